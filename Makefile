@@ -1,0 +1,79 @@
+# `make demo` and `make test` need Python 3.11 to 3.13, make and a network; everything else is made here.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+# Not writing bytecode doubles the start of every process.
+unexport PYTHONDONTWRITEBYTECODE
+# The environment is the project's own, whatever else is active in the calling shell.
+unexport VIRTUAL_ENV
+unexport PYTHONPATH
+unexport PYTHONHOME
+
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
+	"$$p" -c 'import sys; sys.exit(not ((3, 11) <= sys.version_info < (3, 14)))' 2>/dev/null && { echo "$$p"; break; }; done)
+VENV ?= .venv
+BIN := $(VENV)/bin
+UV := $(BIN)/uv
+INSTALL := UV_LINK_MODE=$${UV_LINK_MODE:-copy} $(UV) pip install --quiet --python $(BIN)/python --require-hashes --compile-bytecode
+
+.PHONY: help
+help: ## Show this list.
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 16
+
+$(UV): requirements-bootstrap.lock
+	@test -n "$(PYTHON)" || { echo "error: no Python 3.11, 3.12 or 3.13 on PATH; install one, or say which: make $(MAKECMDGOALS) PYTHON=/path/to/python3.12" >&2; exit 1; }
+	@echo "Making the environment in $(VENV) with $(PYTHON) ..."
+	@"$(PYTHON)" -m venv $(VENV) || { echo "error: '$(PYTHON) -m venv' failed; on Debian and Ubuntu install python3-venv" >&2; exit 1; }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bootstrap.lock
+	@touch $(UV)
+
+$(VENV)/.runtime: requirements.lock pyproject.toml $(UV)
+	@echo "Installing the locked requirements ..."
+	@$(INSTALL) -r requirements.lock
+	@UV_LINK_MODE=$${UV_LINK_MODE:-copy} $(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.lock pyproject.toml $(UV)
+	@echo "Installing the locked requirements, with the tools for tests ..."
+	@$(INSTALL) -r requirements-dev.lock
+	@UV_LINK_MODE=$${UV_LINK_MODE:-copy} $(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@ $(VENV)/.runtime
+
+
+.PHONY: install
+install: $(VENV)/.runtime ## Make the environment to run the project.
+
+.PHONY: demo
+demo: $(VENV)/.runtime ## Run the main job on the embedded stack, then serve the UI.
+	@$(BIN)/stocks demo $(DEMO_ARGS)
+
+.PHONY: up down status
+up: $(VENV)/.runtime ## Start the stack and the UI.
+	@$(BIN)/stocks up
+down: $(VENV)/.runtime ## Stop everything the project started.
+	@$(BIN)/stocks down
+status: $(VENV)/.runtime ## Say what runs and where.
+	@$(BIN)/stocks status
+
+.PHONY: lint types unit integration test
+lint: $(VENV)/.dev ## Check style and the import border.
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+types: $(VENV)/.dev ## Check types.
+	@$(BIN)/mypy
+unit: $(VENV)/.dev ## Run the tests that need no server.
+	@$(BIN)/pytest tests/unit
+integration: $(VENV)/.dev ## Run the tests on real servers.
+	@$(BIN)/pytest tests/integration
+test: lint types ## Everything that must pass: style, types, unit and integration tests.
+	@$(BIN)/pytest
+
+.PHONY: lock
+lock: $(UV) ## Lock the requirements anew.
+	@for job in "requirements-bootstrap.in -o requirements-bootstrap.lock" "pyproject.toml --group build -o requirements.lock" \
+		"pyproject.toml --group build --group dev -c requirements.lock -o requirements-dev.lock"; do \
+		$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+			--custom-compile-command "make lock" $$job || exit 1; done
+
+.PHONY: clean
+clean: ## Remove the environment and the caches, never the data in .stocks/.
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache dbt_project/target dbt_project/logs

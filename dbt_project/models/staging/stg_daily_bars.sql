@@ -1,0 +1,13 @@
+select
+    ticker,
+    session_date,
+    open,
+    high,
+    low,
+    close,
+    adjusted_close,
+    volume,
+    dividend_amount,
+    split_coefficient,
+    bronze_key
+from {{ source('silver', 'daily_bars') }}

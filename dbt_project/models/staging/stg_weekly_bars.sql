@@ -1,0 +1,13 @@
+select
+    ticker,
+    week_start,
+    session_date,
+    open,
+    high,
+    low,
+    close,
+    adjusted_close,
+    volume,
+    dividend_amount,
+    bronze_key
+from {{ source('silver', 'weekly_bars') }}

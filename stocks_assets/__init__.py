@@ -1,0 +1,1 @@
+"""Stock market data as software-defined assets."""

@@ -1,0 +1,107 @@
+"""The dbt project: where it is, its manifest, and how dbt reaches the warehouse."""
+
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+from psycopg.conninfo import conninfo_to_dict
+
+from stocks_assets.adapters.warehouse import Warehouse
+from stocks_assets.errors import StackError
+from stocks_assets.settings import PROJECT_ROOT
+
+PROJECT_DIR = PROJECT_ROOT / "dbt_project"
+DBT_EXECUTABLE = str(Path(sys.executable).with_name("dbt"))
+_SOURCES = ("*.sql", "*.yml", "*.md", "*.csv")
+
+
+def ensure_manifest() -> Path:
+    """Return the path of a manifest that is true to the project's files, parsing them if need be.
+
+    Raises:
+        StackError: dbt cannot parse the project.
+    """
+    target = PROJECT_DIR / "target"
+    manifest, stamp = target / "manifest.json", target / "manifest.digest"
+    digest = _digest()
+    if _is_current(manifest, stamp, digest):
+        return manifest
+    target.mkdir(exist_ok=True)
+    with (target / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not _is_current(manifest, stamp, digest):
+            parsed = subprocess.run(
+                [DBT_EXECUTABLE, "parse", "--quiet", "--no-use-colors"],
+                cwd=PROJECT_DIR,
+                env={**os.environ, "DBT_PROFILES_DIR": str(PROJECT_DIR)},
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            if parsed.returncode != 0:
+                raise StackError(f"dbt cannot parse {PROJECT_DIR}: {parsed.stdout.strip()}")
+            stamp.write_text(digest)
+    return manifest
+
+
+def keep_parse(target: Path) -> None:
+    """Keep what dbt parsed in `target` for the next call.
+
+    dbt parses all anew when the connection is another one than last time, which costs seconds.
+    """
+    parsed = target / "partial_parse.msgpack"
+    if parsed.is_file():
+        kept = PROJECT_DIR / "target" / "partial_parse.msgpack"
+        shutil.copyfile(parsed, kept.with_suffix(f".{os.getpid()}"))
+        kept.with_suffix(f".{os.getpid()}").replace(kept)
+
+
+def _is_current(manifest: Path, stamp: Path, digest: str) -> bool:
+    return manifest.is_file() and stamp.is_file() and stamp.read_text() == digest
+
+
+def _digest() -> str:
+    """Return a hash of all that the manifest depends on."""
+    digest = hashlib.sha256(version("dbt-core").encode())
+    for pattern in _SOURCES:
+        for path in sorted(PROJECT_DIR.rglob(pattern)):
+            relative = path.relative_to(PROJECT_DIR)
+            if relative.parts[0] not in ("target", "logs", "dbt_packages"):
+                digest.update(f"\0{relative}\0".encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+@contextmanager
+def dbt_environment(warehouse: Warehouse, batch_id: str | None) -> Iterator[None]:
+    """Let dbt, here and in a subprocess, reach `warehouse`; its sessions carry the batch's id.
+
+    dbt takes connections from the environment alone, and dagster-dbt opens one in this process too.
+    """
+    parameters = {
+        key: str(value) for key, value in conninfo_to_dict(warehouse.database_url).items()
+    }
+    wanted: Mapping[str, str] = {
+        "DBT_HOST": parameters.get("host", "localhost"),
+        "DBT_PORT": parameters.get("port", "5432"),
+        "DBT_USER": parameters.get("user", ""),
+        "DBT_PASSWORD": parameters.get("password", ""),
+        "DBT_DBNAME": parameters["dbname"],
+        "PGOPTIONS": f"-c stocks.batch_id={batch_id}" if batch_id else "",
+    }
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

@@ -1,0 +1,133 @@
+"""Objects in a bucket, through plain S3: nothing here is particular to one vendor's store."""
+
+import contextlib
+import gzip
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+from urllib.parse import quote
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from stocks_assets.errors import StackError
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+_CONFIG = Config(
+    signature_version="s3v4",
+    s3={"addressing_style": "path"},
+    connect_timeout=5,
+    read_timeout=60,
+    retries={"mode": "standard", "max_attempts": 4},
+    max_pool_connections=32,
+)
+_ALREADY_THERE = ("PreconditionFailed", "ConditionalRequestConflict", "412")
+_NOT_THERE = ("404", "NoSuchBucket", "NotFound")
+
+
+@dataclass(frozen=True, slots=True)
+class S3Location:
+    """An S3 server and what it takes to use it; no keys means the SDK's own chain finds them."""
+
+    endpoint_url: str
+    access_key_id: str | None
+    secret_access_key: str | None
+    session_token: str | None = None
+    region: str = "us-east-1"
+
+    def __repr__(self) -> str:
+        return f"S3Location({self.endpoint_url!r})"
+
+
+class ObjectStore:
+    """One bucket of an S3 server."""
+
+    def __init__(self, location: S3Location, bucket: str) -> None:
+        self._location = location
+        self.bucket = bucket
+        self._client: S3Client = boto3.client(
+            "s3",
+            endpoint_url=location.endpoint_url,
+            aws_access_key_id=location.access_key_id,
+            aws_secret_access_key=location.secret_access_key,
+            aws_session_token=location.session_token,
+            region_name=location.region,
+            config=_CONFIG,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._client.close()
+
+    def ensure_bucket(self) -> None:
+        """Make the bucket if it is not there.
+
+        Raises:
+            StackError: the server cannot be reached, or does not allow it.
+        """
+        try:
+            try:
+                self._client.head_bucket(Bucket=self.bucket)
+            except ClientError as error:
+                if error.response["Error"]["Code"] not in _NOT_THERE:
+                    raise
+                with contextlib.suppress(
+                    self._client.exceptions.BucketAlreadyOwnedByYou,
+                    self._client.exceptions.BucketAlreadyExists,
+                ):
+                    self._client.create_bucket(Bucket=self.bucket)
+        except ClientError as error:
+            code = error.response["Error"]["Code"]
+            raise StackError(
+                f"the S3 server at {self._location.endpoint_url} refuses bucket {self.bucket!r} "
+                f"({code}); check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and STOCKS_BUCKET"
+            ) from error
+        except BotoCoreError as error:
+            raise StackError(
+                f"no S3 server answers at {self._location.endpoint_url} ({type(error).__name__}); "
+                "check STOCKS_S3_ENDPOINT_URL"
+            ) from error
+
+    def put_new(self, key: str, body: bytes, metadata: Mapping[str, str]) -> bool:
+        """Store `body`, compressed, under `key` unless something is there already.
+
+        Returns whether it was stored; what is there is never overwritten.
+        """
+        try:
+            self._client.put_object(
+                Bucket=self.bucket,
+                Key=key,
+                Body=gzip.compress(body, compresslevel=6, mtime=0),
+                ContentType="application/json",
+                ContentEncoding="gzip",
+                Metadata=dict(metadata),
+                IfNoneMatch="*",
+            )
+        except ClientError as error:
+            if error.response["Error"]["Code"] in _ALREADY_THERE:
+                return False
+            raise
+        return True
+
+    def get(self, key: str) -> bytes:
+        """Return what `put_new` stored under `key`."""
+        stored = self._client.get_object(Bucket=self.bucket, Key=key)["Body"].read()
+        return gzip.decompress(stored)
+
+    def url(self, key: str) -> str:
+        """Return where `key` is; to read it takes the keys of the store."""
+        return f"{self._location.endpoint_url.rstrip('/')}/{self.bucket}/{quote(key)}"
+
+    def keys_after(self, prefix: str, start_after: str) -> Iterator[str]:
+        """Yield the keys with `prefix` that sort after `start_after`, in order."""
+        pages = self._client.get_paginator("list_objects_v2").paginate(
+            Bucket=self.bucket, Prefix=prefix, StartAfter=start_after
+        )
+        for page in pages:
+            for entry in page.get("Contents", ()):
+                yield entry["Key"]

@@ -1,0 +1,23 @@
+"""The port that every source of market data stands behind."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from stocks_assets.domain.datasets import Dataset
+from stocks_assets.domain.outcomes import Outcome
+
+
+class Source(Protocol):
+    """Where the vendor's bytes come from. Safe to call from several threads."""
+
+    def fetch(self, dataset: Dataset, ticker: str) -> Outcome:
+        """Return what the source has of `dataset` for `ticker`, in the vendor's bytes.
+
+        A refusal is an outcome, not an exception.
+        """
+
+    def listed_tickers(self, count: int | None) -> Sequence[str]:
+        """Return the first `count` tickers that the source can name; none where it cannot."""
+
+    def close(self) -> None:
+        """Let go of connections."""

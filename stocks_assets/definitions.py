@@ -1,0 +1,50 @@
+"""The code location: one lineage graph from the vendor's replies to the marts."""
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+
+from stocks_assets.defs import checks, jobs
+from stocks_assets.defs.bronze import bronze_assets
+from stocks_assets.defs.gold import gold_assets
+from stocks_assets.defs.resources import production
+from stocks_assets.defs.silver import silver_assets
+from stocks_assets.settings import read_settings
+
+# Known and meant: backfill policies are what batches need, beta or not, and the layers' differ so
+# that no two layers share a run (`defs.bronze`); the refresh job's own runs name their tickers.
+warnings.filterwarnings("ignore", "Parameter `backfill_policy`", dg.BetaWarning)
+warnings.filterwarnings("ignore", "Asset job refresh materializes assets with varying")
+
+
+def build_defs(
+    resources: Mapping[str, Any], *, tickers_per_run: int = 500, fetch_threads: int = 8
+) -> dg.Definitions:
+    """Return the definitions on top of `resources`."""
+    return dg.Definitions(
+        assets=[
+            *bronze_assets(tickers_per_run=tickers_per_run, fetch_threads=fetch_threads),
+            *silver_assets(tickers_per_run=tickers_per_run),
+            gold_assets(tickers_per_run=tickers_per_run),
+        ],
+        asset_checks=[checks.every_ticker_is_refreshed],
+        jobs=[jobs.refresh_job],
+        schedules=[jobs.after_the_close],
+        loggers={jobs.PROGRESS_LOGGER: jobs.progress_logger},
+        resources=resources,
+        # Steps of a run share the process: a start costs more than most steps do.
+        executor=dg.in_process_executor,
+    )
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    """Build the definitions that `dagster`, `dg` and the code server load."""
+    settings = read_settings()
+    return build_defs(
+        production(),
+        tickers_per_run=settings.tickers_per_run,
+        fetch_threads=settings.fetch_threads,
+    )

@@ -1,0 +1,151 @@
+"""How many tickers share one run, and how each is still recorded for its own partition.
+
+A run of the UI (materialize, backfill) names its partitions, Dagster expects their events, and a
+ticker that fails makes the run fail. A run of the `refresh` job names its tickers in the config of
+the `batch` resource and carries the tag `dagster/defer_asset_events`: Dagster then expects and
+writes no asset events of its own, so those written here are the whole record, the layers can follow
+one another in one run, and what failed is judged at the end (`checks.every_ticker_is_refreshed`).
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import dagster as dg
+from pydantic import Field
+
+from stocks_assets.adapters.bronze import Failed, Skipped
+from stocks_assets.adapters.warehouse import Failure, Warehouse
+from stocks_assets.domain.tickers import parse_ticker
+from stocks_assets.errors import InvalidTickerError
+
+DEFER_ASSET_EVENTS = "dagster/defer_asset_events"
+DATA_VERSION = "dagster/data_version"
+RANGE_START = "dagster/asset_partition_range_start"
+RANGE_END = "dagster/asset_partition_range_end"
+# No more than so many reasons are shown in one place; all of them are in ops.failures.
+_SHOWN = 50
+
+Event = dg.AssetMaterialization | dg.MaterializeResult[Any]
+
+
+class Batch(dg.ConfigurableResource[Any]):
+    """The tickers of a run that names them itself."""
+
+    tickers: list[str] = Field(default=[], description="Tickers; none: the run's partitions.")
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A ticker that an asset was brought up to date for, and what to show of it."""
+
+    ticker: str
+    data_version: str
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+def is_deferred(context: dg.AssetExecutionContext) -> bool:
+    """Tell whether the events written here are the whole record of the run."""
+    return context.run.tags.get(DEFER_ASSET_EVENTS) == "true"
+
+
+def names_tickers(context: dg.AssetExecutionContext, batch: Batch) -> bool:
+    """Tell whether the run is for certain tickers; one of a cross-sectional asset is not."""
+    return bool(batch.tickers) or context.has_partition_key or context.has_partition_key_range
+
+
+def tickers_of(context: dg.AssetExecutionContext, batch: Batch) -> list[str]:
+    """Return the tickers that the run is for."""
+    if batch.tickers:
+        return batch.tickers
+    if not names_tickers(context, batch):
+        raise dg.Failure(
+            "the run has no tickers: choose partitions, or name them in the config of the "
+            "resource 'batch'",
+            allow_retries=False,
+        )
+    return list(context.partition_keys)
+
+
+def valid_and_not(tickers: Sequence[str]) -> tuple[list[str], list[Failed]]:
+    """Part the tickers from what is none: a partition can be added with any name."""
+    valid, failed = [], []
+    for ticker in tickers:
+        try:
+            meant = parse_ticker(ticker)
+        except InvalidTickerError as error:
+            failed.append(Failed(ticker, str(error)))
+            continue
+        if meant == ticker:
+            valid.append(ticker)
+        else:
+            failed.append(Failed(ticker, f"{ticker!r} is not a ticker; {meant!r} may be meant"))
+    return valid, failed
+
+
+def record(
+    context: dg.AssetExecutionContext,
+    warehouse: Warehouse,
+    results: Iterator[Done | Skipped | Failed],
+    *,
+    expected: int,
+) -> Iterator[Event]:
+    """Turn results into the events of their partitions, as they come.
+
+    What the source has nothing of is recorded as such, so that what follows does not wait for it.
+
+    Raises:
+        dagster.Failure: tickers failed, in a run whose partitions Dagster expects.
+    """
+    deferred = is_deferred(context)
+    alone = not deferred and expected == 1
+    failures: list[Failure] = []
+    asset = context.asset_key.to_user_string()
+    for number, result in enumerate(results, start=1):
+        if isinstance(result, Failed):
+            failures.append(Failure(asset, result.ticker, result.reason))
+            context.log.error(f"{asset} {result.ticker}: {result.reason}")
+            continue
+        if isinstance(result, Skipped):
+            context.log.info(f"{asset} {result.ticker}: not available, {result.reason}")
+            metadata: dict[str, Any] = {"available": False, "reason": result.reason}
+            done = Done(result.ticker, "unavailable", metadata)
+        else:
+            done = result
+        if alone:
+            # A run of one ticker may go through all layers: its result lets the next one start.
+            yield dg.MaterializeResult(
+                metadata=done.metadata, data_version=dg.DataVersion(done.data_version)
+            )
+        else:
+            yield dg.AssetMaterialization(
+                asset_key=context.asset_key,
+                partition=done.ticker,
+                metadata=done.metadata,
+                tags={DATA_VERSION: done.data_version},
+            )
+        if number % 100 == 0:
+            context.log.info(f"{asset}: {number} of {expected} tickers")
+    if failures:
+        warehouse.record_failures(context.run.run_id, failures)
+        if not deferred:
+            raise dg.Failure(
+                f"{len(failures)} of {expected} tickers failed",
+                metadata={"failed": failure_table(failures)},
+                allow_retries=False,
+            )
+    if deferred:
+        yield dg.MaterializeResult()
+
+
+def failure_table(failures: Sequence[Failure]) -> dg.TableMetadataValue:
+    """Return failures as a table for the UI."""
+    return dg.MetadataValue.table(
+        [
+            dg.TableRecord({"asset": f.asset, "ticker": f.ticker, "reason": f.reason})
+            for f in failures[:_SHOWN]
+        ],
+        schema=dg.TableSchema(
+            [dg.TableColumn(name, "string") for name in ("asset", "ticker", "reason")]
+        ),
+    )

@@ -1,0 +1,161 @@
+"""Gold: the dbt project's models as assets, its tests as asset checks; one dbt call a batch.
+
+Models with the tag `per_ticker` have the ticker partitions and rebuild whole tickers of the batch;
+the others have none.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from graphlib import TopologicalSorter
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+from dagster_dbt import DagsterDbtTranslator, DbtCliResource, DbtProject, dbt_assets
+from packaging.version import Version
+
+from stocks_assets.adapters.dbt_project import (
+    DBT_EXECUTABLE,
+    PROJECT_DIR,
+    dbt_environment,
+    ensure_manifest,
+    keep_parse,
+)
+from stocks_assets.adapters.warehouse import Warehouse
+from stocks_assets.defs.batch import Batch, is_deferred, names_tickers, tickers_of
+from stocks_assets.defs.bronze import OWNERS
+from stocks_assets.defs.partitions import TICKERS
+
+CALENDAR = dg.AssetKey(["gold", "dim_date"])
+
+
+class Dbt(DbtCliResource):
+    """The dbt command line, without the two seconds that asking it for its version takes."""
+
+    @cached_property
+    def _cli_version(self) -> Version:
+        return Version(version("dbt-core"))
+
+
+def dbt_resource() -> Dbt:
+    """Return dbt as installed beside this interpreter, whatever is on PATH."""
+    return Dbt(
+        project_dir=str(PROJECT_DIR),
+        profiles_dir=str(PROJECT_DIR),
+        dbt_executable=DBT_EXECUTABLE,
+        global_config_flags=["--no-use-colors"],
+    )
+
+
+class Translator(DagsterDbtTranslator):
+    """Asset key = location: `gold.fct_daily_prices` is gold/fct_daily_prices."""
+
+    def get_asset_key(self, dbt_resource_props: Mapping[str, Any]) -> dg.AssetKey:
+        """Return schema and name; sources name the silver asset themselves."""
+        if dbt_resource_props["resource_type"] == "source":
+            return super().get_asset_key(dbt_resource_props)
+        return dg.AssetKey([dbt_resource_props["schema"], dbt_resource_props["name"]])
+
+    def get_group_name(self, dbt_resource_props: Mapping[str, Any]) -> str:
+        """Return the schema: staging or gold."""
+        return str(dbt_resource_props["schema"])
+
+    def get_owners(self, dbt_resource_props: Mapping[str, Any]) -> list[str]:  # noqa: ARG002
+        """Return the team."""
+        return OWNERS
+
+    def get_partitions_def(
+        self, dbt_resource_props: Mapping[str, Any]
+    ) -> dg.PartitionsDefinition[str] | None:
+        """Return the ticker partitions of what rebuilds tickers."""
+        return TICKERS if "per_ticker" in dbt_resource_props["tags"] else None
+
+
+def gold_assets(*, tickers_per_run: int) -> dg.AssetsDefinition:
+    """Return the dbt project as one multi-asset."""
+    manifest = ensure_manifest()
+    project = DbtProject(project_dir=PROJECT_DIR, profiles_dir=PROJECT_DIR)
+
+    @dbt_assets(
+        manifest=manifest,
+        project=project,
+        name="gold",
+        dagster_dbt_translator=Translator(),
+        backfill_policy=dg.BackfillPolicy.multi_run(tickers_per_run + 2),
+    )
+    def gold(
+        context: dg.AssetExecutionContext,
+        batch: Batch,
+        dbt: Dbt,
+        warehouse: dg.ResourceParam[Warehouse],
+    ) -> Iterator[Any]:
+        deferred = is_deferred(context)
+        tickers = tickers_of(context, batch) if names_tickers(context, batch) else None
+        if deferred and tickers is not None:
+            # A refresh builds the tickers that silver has something new of.
+            tickers = warehouse.tickers_behind_in_gold(tickers)
+            if not tickers and not warehouse.gold_lacks_calendar():
+                context.log.info("gold has all that silver has")
+                yield from _nothing_new(context)
+                return
+        if CALENDAR not in context.selected_asset_keys and warehouse.gold_lacks_calendar():
+            raise dg.Failure(
+                "gold/dim_date is missing or ends too early; materialize silver/exchange_calendar "
+                "and gold/dim_date first, or run the job 'refresh'",
+                allow_retries=False,
+            )
+        yield from _build(context, dbt, warehouse, tickers, deferred=deferred)
+
+    return gold
+
+
+def _nothing_new(context: dg.AssetExecutionContext) -> Iterator[dg.Output[None]]:
+    """Yield the outputs that let what follows start; Dagster wants parents before children."""
+    for key in TopologicalSorter(context.assets_def.asset_deps).static_order():
+        if key in context.selected_asset_keys:
+            yield dg.Output(None, output_name=context.output_for_asset_key(key))
+
+
+def _build(
+    context: dg.AssetExecutionContext,
+    dbt: Dbt,
+    warehouse: Warehouse,
+    tickers: list[str] | None,
+    *,
+    deferred: bool,
+) -> Iterator[Any]:
+    """Run `dbt build` for `tickers`; parallel runs of one model collide, so one run at a time."""
+    target = Path(tempfile.mkdtemp(prefix="stocks-dbt-"))
+    try:
+        with (
+            warehouse.lock("dbt"),
+            warehouse.gold_batch(context.run.run_id, tickers or [], complete=not context.is_subset),
+            dbt_environment(warehouse, context.run.run_id if tickers is not None else None),
+        ):
+            # dbt's unit tests judge the models' SQL, not the data: the test session runs them.
+            call = dbt.cli(
+                ["build", "--exclude-resource-type", "unit_test"],
+                context=context,
+                target_path=target,
+            )
+            for event in call.stream().fetch_row_counts().fetch_column_metadata():
+                if deferred and isinstance(event, dg.Output):
+                    yield from _materializations(context, event, tickers or [])
+                yield event
+            keep_parse(target)
+    finally:
+        shutil.rmtree(target, ignore_errors=True)
+
+
+def _materializations(
+    context: dg.AssetExecutionContext, output: dg.Output[Any], tickers: list[str]
+) -> Iterator[dg.AssetMaterialization]:
+    """Yield the events that Dagster would write if it did not leave them to us."""
+    key = context.asset_key_for_output(output.output_name)
+    is_partitioned = context.assets_def.specs_by_key[key].partitions_def is not None
+    partitions: Sequence[str | None] = tickers if is_partitioned else (None,)
+    for partition in partitions:
+        yield dg.AssetMaterialization(asset_key=key, partition=partition, metadata=output.metadata)

@@ -1,0 +1,136 @@
+"""The same graph without its UI: what the command line asks of Dagster."""
+
+import logging
+import os
+import textwrap
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+from dagster_shared.error import SerializableErrorInfo
+
+from stocks_assets.adapters.warehouse import Failure, Warehouse
+from stocks_assets.definitions import defs
+from stocks_assets.defs.checks import every_ticker_is_refreshed
+from stocks_assets.defs.jobs import PROGRESS_LOGGER, REFRESH, refresh_run
+from stocks_assets.defs.partitions import TICKERS
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class RefreshReport:
+    """What came of a refresh: tickers that failed, and what broke the run as a whole, if it did."""
+
+    run_id: str
+    failures: list[Failure]
+    error: str | None
+
+
+class Headless:
+    """Dagster's instance and the definitions, in this process."""
+
+    def __init__(self, instance: dg.DagsterInstance, warehouse: Warehouse, logs: Path) -> None:
+        self._instance = instance
+        self._warehouse = warehouse
+        self._logs = logs
+
+    def tickers(self) -> list[str]:
+        """Return the universe, in the order in which the tickers came."""
+        return list(self._instance.get_dynamic_partitions(str(TICKERS.name)))
+
+    def add_tickers(self, tickers: Sequence[str]) -> list[str]:
+        """Add `tickers` to the universe and return those that are new to it."""
+        known = set(self.tickers())
+        new = [ticker for ticker in dict.fromkeys(tickers) if ticker not in known]
+        self._instance.add_dynamic_partitions(str(TICKERS.name), new)
+        return new
+
+    def remove_ticker(self, ticker: str) -> bool:
+        """Take `ticker` out of the universe, keep its data, and tell whether it was in it."""
+        if ticker not in self.tickers():
+            return False
+        self._instance.delete_dynamic_partition(str(TICKERS.name), ticker)
+        return True
+
+    def refresh(self, tickers: Sequence[str], progress: Progress) -> RefreshReport:
+        """Run the refresh job for `tickers`, which are in the universe, in this process."""
+        run_config, tags = refresh_run(tickers, self.tickers())
+        run_config["loggers"] = {PROGRESS_LOGGER: {}}
+        # dbt's own lines are kept beside the logs of the servers; the terminal gets the progress.
+        log = self._logs / "dbt.log"
+        with _progress_log(progress), log.open("a") as lines, redirect_stdout(lines):
+            result = (
+                defs()
+                .resolve_job_def(REFRESH)
+                .execute_in_process(
+                    instance=self._instance, run_config=run_config, tags=tags, raise_on_error=False
+                )
+            )
+        failures = self._warehouse.failures(result.run_id)
+        errors = [
+            _root_cause(event.step_failure_data.error)
+            for event in result.filter_events(lambda event: event.is_step_failure)
+            if event.step_failure_data.error is not None and not _is_check(str(event.step_key))
+        ]
+        return RefreshReport(result.run_id, failures, "; ".join(errors) or None)
+
+
+@contextmanager
+def open_headless(dagster_home: Path, warehouse: Warehouse, logs: Path) -> Iterator[Headless]:
+    """Open the instance that is configured in `dagster_home`; `logs` takes what dbt says."""
+    os.environ["DAGSTER_HOME"] = str(dagster_home)
+    with dg.DagsterInstance.get() as instance:
+        yield Headless(instance, warehouse, logs)
+
+
+def _root_cause(error: SerializableErrorInfo) -> str:
+    """Return what went wrong at the bottom of a chain of errors, as one line."""
+    while error.cause is not None:
+        error = error.cause
+    return textwrap.shorten(error.message, 600, placeholder=" ...")
+
+
+def _is_check(step: str) -> bool:
+    return step.endswith(every_ticker_is_refreshed.check_key.name)
+
+
+class _StepLog(logging.Handler):
+    """Turns Dagster's log of a run into lines for people: steps that end, warnings and errors."""
+
+    def __init__(self, progress: Progress) -> None:
+        super().__init__(logging.DEBUG)
+        self._progress = progress
+        self._materialized: Counter[str] = Counter()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Say what `record` is worth saying."""
+        meta: dict[str, Any] = getattr(record, "dagster_meta", {})
+        event: dg.DagsterEvent | None = meta.get("dagster_event")
+        if event is None:
+            if record.levelno >= logging.WARNING or "not available" in record.getMessage():
+                self._progress(str(meta.get("orig_message", record.getMessage())))
+            return
+        step = str(event.step_key).replace("__", "/")
+        if event.event_type == dg.DagsterEventType.ASSET_MATERIALIZATION:
+            self._materialized[step] += 1
+        elif event.event_type == dg.DagsterEventType.STEP_SUCCESS and not _is_check(step):
+            count = self._materialized[step]
+            seconds = event.step_success_data.duration_ms / 1000
+            done = f"{count} materialized" if count else "nothing new"
+            self._progress(f"{step:<26} {done} in {seconds:.1f} s")
+
+
+@contextmanager
+def _progress_log(progress: Progress) -> Iterator[None]:
+    handler = _StepLog(progress)
+    logger = logging.getLogger(PROGRESS_LOGGER)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)

@@ -1,0 +1,65 @@
+"""Jobs and the schedule."""
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import dagster as dg
+
+from stocks_assets.defs.batch import DEFER_ASSET_EVENTS, RANGE_END, RANGE_START
+from stocks_assets.defs.partitions import TICKERS
+from stocks_assets.domain.calendar import is_session
+
+REFRESH = "refresh"
+PROGRESS_LOGGER = "progress"
+
+refresh_job = dg.define_asset_job(
+    REFRESH,
+    selection=dg.AssetSelection.all(),
+    description="Bronze to gold for the tickers in the config of the resource 'batch', in one run. "
+    "Each ticker is recorded for itself; one that fails costs the others nothing.",
+    tags={DEFER_ASSET_EVENTS: "true"},
+)
+
+
+def refresh_run(
+    tickers: Sequence[str], partitions: Sequence[str]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the run config and the tags of a refresh of `tickers`.
+
+    Dagster asks a run that goes from one partitioned asset to the next for its partitions, so the
+    tags span all `partitions`; the config says which are meant.
+    """
+    run_config = {"resources": {"batch": {"config": {"tickers": list(tickers)}}}}
+    tags = {DEFER_ASSET_EVENTS: "true", RANGE_START: partitions[0], RANGE_END: partitions[-1]}
+    return run_config, tags
+
+
+@dg.logger(None, description="Hands the log of a run to whoever listens in this process.")
+def progress_logger(_: dg.InitLoggerContext) -> logging.Logger:
+    """Return the logger that `headless` listens to; a run without it logs to the console."""
+    logger = logging.getLogger(PROGRESS_LOGGER)
+    logger.setLevel(logging.DEBUG)
+    logger.propagate = False
+    return logger
+
+
+@dg.schedule(
+    job=refresh_job,
+    cron_schedule="30 18 * * 1-5",
+    execution_timezone="America/New_York",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Refreshes every ticker at 18:30 New York time of each session.",
+)
+def after_the_close(
+    context: dg.ScheduleEvaluationContext,
+) -> dg.RunRequest | dg.SkipReason:
+    """Request one run for all tickers."""
+    day = context.scheduled_execution_time.date()
+    if not is_session(day):
+        return dg.SkipReason(f"the New York Stock Exchange is closed on {day}")
+    tickers = context.instance.get_dynamic_partitions(str(TICKERS.name))
+    if not tickers:
+        return dg.SkipReason("there are no tickers yet; add some with: stocks tickers add AAPL")
+    run_config, tags = refresh_run(tickers, tickers)
+    return dg.RunRequest(run_key=day.isoformat(), run_config=run_config, tags=tags)

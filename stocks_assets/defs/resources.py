@@ -1,0 +1,52 @@
+"""The world as the definitions see it; a test brings another one."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import dagster as dg
+
+from stocks_assets.adapters.bronze import BronzeStore
+from stocks_assets.adapters.object_store import ObjectStore
+from stocks_assets.adapters.sources.build import build_source
+from stocks_assets.adapters.sources.port import Source
+from stocks_assets.adapters.warehouse import Warehouse
+from stocks_assets.connections import find_connections
+from stocks_assets.defs.batch import Batch
+from stocks_assets.defs.gold import dbt_resource
+from stocks_assets.settings import read_settings
+
+
+@dg.resource(description="Where market data comes from: STOCKS_SOURCE.")
+def source(_: dg.InitResourceContext) -> Iterator[Source]:
+    """Open the source that the settings name."""
+    opened = build_source(read_settings())
+    try:
+        yield opened
+    finally:
+        opened.close()
+
+
+@dg.resource(description="The PostgreSQL database with silver and gold: STOCKS_DATABASE_URL.")
+def warehouse(_: dg.InitResourceContext) -> Warehouse:
+    """Return the warehouse that the settings name."""
+    return Warehouse(find_connections(read_settings()).database_url)
+
+
+@dg.resource(description="The bucket with bronze objects: STOCKS_S3_ENDPOINT_URL, STOCKS_BUCKET.")
+def bronze(_: dg.InitResourceContext) -> Iterator[BronzeStore]:
+    """Open the bucket that the settings name."""
+    settings = read_settings()
+    connections = find_connections(settings)
+    with ObjectStore(connections.s3, settings.bucket) as store:
+        yield BronzeStore(store, Warehouse(connections.database_url))
+
+
+def production() -> Mapping[str, Any]:
+    """Return the resources that the settings describe; nothing is read or opened before a run."""
+    return {
+        "batch": Batch(),
+        "source": source,
+        "bronze": bronze,
+        "warehouse": warehouse,
+        "dbt": dbt_resource(),
+    }

@@ -1,0 +1,124 @@
+"""Silver: typed tables in PostgreSQL, shaped from bronze objects, loaded in batches of tickers."""
+
+import hashlib
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import dagster as dg
+
+from stocks_assets.adapters import silver
+from stocks_assets.adapters.bronze import BronzeStore, Failed, Skipped
+from stocks_assets.adapters.silver import Loaded
+from stocks_assets.adapters.warehouse import Warehouse
+from stocks_assets.defs.batch import (
+    Batch,
+    Done,
+    Event,
+    is_deferred,
+    record,
+    tickers_of,
+    valid_and_not,
+)
+from stocks_assets.defs.bronze import OWNERS
+from stocks_assets.defs.partitions import TICKERS
+from stocks_assets.domain.bronze_key import BronzeKey
+from stocks_assets.domain.payloads import SILVER_TABLES, SilverTable
+
+KINDS = {"postgres", "silver", "dlt", "polars"}
+_DESCRIPTIONS = {
+    "weekly_bars": "One row per ticker and week, keyed on the week's Monday; raw prices as traded.",
+    "daily_bars": "One row per ticker and trading session; raw prices as traded.",
+    "corporate_actions": "One row per ticker, ex-date and kind of action: dividends and splits.",
+    "companies": "One row per ticker: the company behind it, as the vendor last described it.",
+}
+
+
+def silver_asset(table: SilverTable, *, tickers_per_run: int) -> dg.AssetsDefinition:
+    """Return the asset that loads `table`."""
+
+    @dg.asset(
+        key=["silver", table.name],
+        deps=[dg.AssetKey(["bronze", dataset.name]) for dataset in table.inputs],
+        description=_DESCRIPTIONS[table.name],
+        group_name="silver",
+        kinds=KINDS,
+        owners=OWNERS,
+        partitions_def=TICKERS,
+        backfill_policy=dg.BackfillPolicy.multi_run(tickers_per_run + 1),
+        output_required=False,
+        metadata={"dagster/table_name": f"silver.{table.name}"},
+    )
+    def load(
+        context: dg.AssetExecutionContext,
+        batch: Batch,
+        bronze: dg.ResourceParam[BronzeStore],
+        warehouse: dg.ResourceParam[Warehouse],
+    ) -> Iterator[Event]:
+        tickers = tickers_of(context, batch)
+        valid, invalid = valid_and_not(tickers)
+        # A refresh loads what is new; who asks for a partition by name gets it loaded anew.
+        loaded = silver.load(bronze, warehouse, table, valid, only_stale=is_deferred(context))
+
+        def results() -> Iterator[Done | Skipped | Failed]:
+            yield from invalid
+            for result in loaded:
+                yield _describe(bronze, result) if isinstance(result, Loaded) else result
+
+        yield from record(context, warehouse, results(), expected=len(tickers))
+
+    return load
+
+
+def _describe(bronze: BronzeStore, loaded: Loaded) -> Done:
+    load = loaded.load
+    keys = [BronzeKey.parse(key) for key in load.bronze_keys]
+    contents = " ".join(key.content_hash for key in keys)
+    metadata: dict[str, Any] = {
+        "dagster/partition_row_count": load.row_count,
+        "objects": dg.MetadataValue.md("\n".join(f"- [{key}]({bronze.url(key)})" for key in keys)),
+        "rejected_rows": load.rejected_count,
+    }
+    if load.first_date and load.last_date:
+        metadata["first_session"] = load.first_date.isoformat()
+        metadata["last_session"] = load.last_date.isoformat()
+    if loaded.rejected_by_rule:
+        metadata["rejected_by_rule"] = dict(loaded.rejected_by_rule)
+    return Done(load.ticker, hashlib.sha256(contents.encode()).hexdigest()[:16], metadata)
+
+
+@dg.asset(
+    key=["silver", "exchange_calendar"],
+    description="One row per calendar date: whether the New York Stock Exchange trades, and when.",
+    group_name="silver",
+    kinds={"postgres", "silver", "dlt", "polars"},
+    owners=OWNERS,
+    output_required=False,
+    metadata={"dagster/table_name": "silver.exchange_calendar"},
+)
+def exchange_calendar(
+    context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[Warehouse]
+) -> Iterator[Event]:
+    """Load the calendar up to the end of next year."""
+    frame = silver.load_exchange_calendar(warehouse, datetime.now(UTC).date())
+    sessions = frame.filter("is_session")["calendar_date"]
+    metadata: dict[str, Any] = {
+        "dagster/row_count": frame.height,
+        "sessions": sessions.len(),
+        "first_session": str(sessions.min()),
+        "last_session": str(sessions.max()),
+    }
+    version = str(frame.hash_rows(seed=0).sum())
+    if is_deferred(context):
+        yield dg.AssetMaterialization(
+            asset_key=context.asset_key, metadata=metadata, tags={"dagster/data_version": version}
+        )
+        yield dg.MaterializeResult()
+    else:
+        yield dg.MaterializeResult(metadata=metadata, data_version=dg.DataVersion(version))
+
+
+def silver_assets(*, tickers_per_run: int) -> list[dg.AssetsDefinition]:
+    """Return the silver assets, one a table."""
+    tables = [silver_asset(t, tickers_per_run=tickers_per_run) for t in SILVER_TABLES.values()]
+    return [*tables, exchange_calendar]

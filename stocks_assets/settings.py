@@ -1,0 +1,104 @@
+"""Every setting, read in one place. `.env.example` lists them for people."""
+
+from datetime import date
+from pathlib import Path
+from typing import Literal
+
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from stocks_assets.errors import SettingsError
+
+PROJECT_ROOT = Path(__file__).resolve().parent.parent
+
+SourceName = Literal["alpha_vantage", "replay", "sample"]
+
+
+class Settings(BaseSettings):
+    """What the environment, or `.env` in the project's folder, says."""
+
+    model_config = SettingsConfigDict(
+        env_file=PROJECT_ROOT / ".env", env_ignore_empty=True, extra="ignore"
+    )
+
+    home: Path = Field(PROJECT_ROOT / ".stocks", validation_alias="STOCKS_HOME")
+    source: SourceName = Field("sample", validation_alias="STOCKS_SOURCE")
+    replay_dir: Path | None = Field(None, validation_alias="STOCKS_REPLAY_DIR")
+    replay_vintage: date | None = Field(None, validation_alias="STOCKS_REPLAY_VINTAGE")
+    alpha_vantage_api_key: SecretStr | None = Field(None, validation_alias="ALPHA_VANTAGE_API_KEY")
+    alpha_vantage_plan: Literal["free", "premium"] = Field(
+        "free", validation_alias="STOCKS_ALPHA_VANTAGE_PLAN"
+    )
+    alpha_vantage_url: str = Field(
+        "https://www.alphavantage.co/query", validation_alias="STOCKS_ALPHA_VANTAGE_URL"
+    )
+    database_url: SecretStr | None = Field(None, validation_alias="STOCKS_DATABASE_URL")
+    dagster_database_url: SecretStr | None = Field(
+        None, validation_alias="STOCKS_DAGSTER_DATABASE_URL"
+    )
+    s3_endpoint_url: str | None = Field(None, validation_alias="STOCKS_S3_ENDPOINT_URL")
+    bucket: str = Field("stocks-raw", validation_alias="STOCKS_BUCKET")
+    aws_access_key_id: SecretStr | None = Field(None, validation_alias="AWS_ACCESS_KEY_ID")
+    aws_secret_access_key: SecretStr | None = Field(None, validation_alias="AWS_SECRET_ACCESS_KEY")
+    aws_session_token: SecretStr | None = Field(None, validation_alias="AWS_SESSION_TOKEN")
+    aws_region: str = Field(
+        "us-east-1", validation_alias=AliasChoices("AWS_REGION", "AWS_DEFAULT_REGION")
+    )
+    ui_port: int | None = Field(None, validation_alias="STOCKS_UI_PORT", ge=1, le=65535)
+    tickers_per_run: int = Field(500, validation_alias="STOCKS_TICKERS_PER_RUN", ge=1)
+    fetch_threads: int = Field(8, validation_alias="STOCKS_FETCH_THREADS", ge=1, le=64)
+
+    @field_validator("database_url", "dagster_database_url")
+    @classmethod
+    def _is_postgres(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None:
+            return None
+        scheme, separator, rest = value.get_secret_value().partition("://")
+        if not separator or scheme.split("+")[0] not in ("postgresql", "postgres"):
+            raise ValueError("expected postgresql://user:password@host:port/database")
+        # A driver's name is for SQLAlchemy; everything here speaks to PostgreSQL by itself.
+        return SecretStr(f"postgresql://{rest}")
+
+    @field_validator("s3_endpoint_url", "alpha_vantage_url")
+    @classmethod
+    def _is_http(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(("http://", "https://")):
+            raise ValueError("expected a URL that starts with http:// or https://")
+        return value
+
+    @field_validator("bucket")
+    @classmethod
+    def _is_bucket(cls, value: str) -> str:
+        allowed = set("abcdefghijklmnopqrstuvwxyz0123456789.-")
+        if not 3 <= len(value) <= 63 or not set(value) <= allowed:
+            raise ValueError("expected 3 to 63 small letters, digits, '.' or '-'")
+        return value
+
+    @field_validator("home", "replay_dir")
+    @classmethod
+    def _is_absolute(cls, value: Path | None) -> Path | None:
+        return value.expanduser().absolute() if value is not None else None
+
+
+def read_settings() -> Settings:
+    """Return the settings.
+
+    Raises:
+        SettingsError: one cannot be used; the message names it and says what is expected.
+    """
+    try:
+        return Settings()  # type: ignore[call-arg] # every field has a default, or its alias fills it
+    except ValidationError as error:
+        raise SettingsError("; ".join(_explain(problem) for problem in error.errors())) from None
+
+
+_SECRETS = ("KEY", "URL", "TOKEN", "SECRET")
+
+
+def _explain(problem: object) -> str:
+    assert isinstance(problem, dict)
+    name = str(problem["loc"][0])
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    if any(word in name for word in _SECRETS):
+        return f"{name} cannot be used: {message}"
+    return f"{name}={problem['input']!s} cannot be used: {message}"

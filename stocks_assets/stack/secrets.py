@@ -1,0 +1,60 @@
+"""Passwords and keys of the embedded servers: generated once, kept in the home folder."""
+
+import hashlib
+import hmac
+import json
+import secrets
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from stocks_assets.errors import StackError
+from stocks_assets.stack import home as homes
+from stocks_assets.stack.lock import held
+
+
+@dataclass(frozen=True)
+class Secrets:
+    """What the servers are opened with. Every value is safe in a URL as it is."""
+
+    database_password: str = field(repr=False)
+    s3_access_key_id: str = field(repr=False)
+    s3_secret_access_key: str = field(repr=False)
+    s3_signing_key: str = field(repr=False)
+
+    def signing_key(self, purpose: str) -> str:
+        """A key for one purpose, from which neither the others nor the root can be found."""
+        return hmac.new(self.s3_signing_key.encode(), purpose.encode(), hashlib.sha256).hexdigest()
+
+
+def path(home: Path) -> Path:
+    """Where the secrets of this home are."""
+    return home / "secrets.json"
+
+
+def load_or_create(home: Path) -> Secrets:
+    """The secrets of this home, generated at the first call; concurrent first calls agree."""
+    with held(home, "secrets"):
+        if not path(home).exists():
+            generated = Secrets(
+                database_password=secrets.token_urlsafe(24),
+                s3_access_key_id=secrets.token_hex(10).upper(),
+                s3_secret_access_key=secrets.token_hex(20),
+                s3_signing_key=secrets.token_hex(32),
+            )
+            homes.write_private(path(home), json.dumps(asdict(generated), indent=2) + "\n")
+        return load(home)
+
+
+def load(home: Path) -> Secrets:
+    """The secrets of this home.
+
+    Raises:
+        StackError: The file is missing or damaged.
+    """
+    try:
+        return Secrets(**json.loads(path(home).read_text(encoding="utf-8")))
+    except (OSError, TypeError, ValueError):
+        raise StackError(
+            f"'{path(home)}' is missing or damaged; restore it, or remove the home folder "
+            "with its data to start anew"
+        ) from None

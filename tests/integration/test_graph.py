@@ -1,0 +1,228 @@
+"""The whole graph on real servers: what each way of running it leaves behind."""
+
+from datetime import date
+
+import dagster as dg
+import polars as pl
+import pytest
+
+from stocks_assets.adapters.sources.sample import SampleSource
+from stocks_assets.domain.datasets import COMPANIES, DATASETS
+from stocks_assets.domain.outcomes import Unavailable
+from stocks_assets.domain.payloads import SILVER_TABLES
+from stocks_assets.domain.sample_market import SampleMarket
+
+FRIDAY, MONDAY = date(2026, 11, 13), date(2026, 11, 16)
+MARKET = SampleMarket(first_session=date(2024, 1, 2))
+TICKERS = MARKET.tickers(4)
+PER_TICKER = (
+    *(f"bronze/{name}" for name in DATASETS),
+    *(f"silver/{name}" for name in SILVER_TABLES),
+    "gold/fct_daily_prices",
+    "gold/fct_weekly_prices",
+    "gold/agg_weekly_prices",
+    "gold/agg_monthly_prices",
+)
+TABLES = (
+    "silver.weekly_bars",
+    "silver.daily_bars",
+    "silver.corporate_actions",
+    "silver.companies",
+    "gold.fct_daily_prices",
+    "gold.fct_weekly_prices",
+    "gold.agg_weekly_prices",
+    "gold.agg_monthly_prices",
+)
+
+CALENDAR = ("silver/exchange_calendar", "staging/stg_exchange_calendar", "gold/dim_date")
+
+
+def sample(last_session=FRIDAY):
+    return SampleSource(MARKET, lambda: last_session)
+
+
+def versions(world, where="true"):
+    """What PostgreSQL says of each row: where it lies and which transaction wrote it."""
+    return {
+        table: set(world.query(f"select ctid::text, xmin::text from {table} where {where}").rows())
+        for table in TABLES
+    }
+
+
+def test_a_refresh_takes_every_ticker_from_the_source_to_gold(world):
+    world.add(*TICKERS)
+    assert world.refresh(sample(), TICKERS).success
+    for asset in PER_TICKER:
+        assert world.materialized(asset) == set(TICKERS), asset
+    for asset in ("silver/exchange_calendar", "gold/dim_date", "gold/dim_company"):
+        assert world.instance.get_latest_materialization_event(dg.AssetKey(asset.split("/")))
+    for table in TABLES:
+        tickers = world.query(f"select distinct ticker from {table}")["ticker"]
+        paying = [t for t in TICKERS if b"amount" in MARKET.reply("DIVIDENDS", t, FRIDAY)]
+        expected = set(paying) if table == "silver.corporate_actions" else set(TICKERS)
+        assert expected <= set(tickers) <= set(TICKERS), table
+    assert world.query("select count(*) from gold.dim_company").item() == len(TICKERS)
+    assert len(world.objects()) == len(TICKERS) * len(DATASETS)
+
+
+def test_a_second_refresh_of_the_same_day_changes_nothing(world):
+    world.add(*TICKERS)
+    world.refresh(sample(), TICKERS)
+    objects, rows = world.objects(), versions(world)
+    assert world.refresh(sample(), TICKERS).success
+    assert world.objects() == objects
+    assert versions(world) == rows
+
+
+def test_the_next_session_adds_its_bars_and_moves_the_running_week(world):
+    world.add(*TICKERS)
+    world.refresh(sample(FRIDAY), TICKERS)
+    before = world.query("select * from silver.weekly_bars")
+    world.refresh(sample(MONDAY), TICKERS)
+    world.refresh(sample(date(2026, 11, 17)), TICKERS)
+    after = world.query("select * from silver.weekly_bars")
+    assert after.height == before.height + len(TICKERS)
+    running = world.query(
+        "select distinct week_start, session_date, is_complete from gold.fct_weekly_prices "
+        "where week_start >= '2026-11-09' order by 1"
+    )
+    assert running.rows() == [
+        (date(2026, 11, 9), FRIDAY, True),
+        (MONDAY, date(2026, 11, 17), False),
+    ]
+    last = world.query("select max(session_date) from gold.fct_daily_prices group by ticker")
+    assert set(last["max"]) == {date(2026, 11, 17)}
+
+
+def test_a_ticker_that_fails_costs_the_others_nothing_and_the_run_says_which(world):
+    world.add(*TICKERS, "NOPE")
+    result = world.refresh(sample(), [*TICKERS, "NOPE"])
+    assert not result.success
+    assert world.materialized("gold/fct_daily_prices") == set(TICKERS)
+    failures = world.warehouse.failures(result.run_id)
+    assert {failure.ticker for failure in failures} == {"NOPE"}
+    assert any("does not know this ticker" in failure.reason for failure in failures)
+    check = result.get_asset_check_evaluations()[-1]
+    assert (check.check_name, check.passed) == ("every_ticker_is_refreshed", False)
+
+
+def test_one_ticker_then_another_leaves_the_first_untouched(world):
+    first, second = TICKERS[:2]
+    world.add(first, second)
+    assert world.materialize(sample(), *CALENDAR).success
+    assert world.materialize(sample(), first=first).success
+    rows = versions(world, f"ticker = '{first}'")
+    assert all(rows[table] for table in ("silver.daily_bars", "gold.fct_daily_prices"))
+    assert world.materialize(sample(), first=second).success
+    assert versions(world, f"ticker = '{first}'") == rows
+    for asset in PER_TICKER:
+        assert world.materialized(asset) == {first, second}, asset
+
+
+def test_a_ticker_before_its_calendar_is_refused_with_the_way_to_mend_it(world):
+    world.add(TICKERS[0])
+    result = world.materialize(sample(), first=TICKERS[0])
+    assert not result.success
+    assert "materialize silver/exchange_calendar" in str(result.all_events)
+
+
+def test_a_run_of_many_partitions_records_those_that_succeed_and_fails_for_the_rest(world):
+    world.add(TICKERS[0], "NOPE", TICKERS[1])
+    result = world.materialize(sample(), "bronze/daily_bars", first=TICKERS[0], last=TICKERS[1])
+    assert not result.success
+    assert world.materialized("bronze/daily_bars") == set(TICKERS[:2])
+    metadata = result.all_events[-3:]
+    assert any("1 of 3 tickers failed" in str(event.event_specific_data) for event in metadata)
+
+
+def test_a_partition_that_is_no_ticker_is_named_and_the_others_are_done(world):
+    world.add(TICKERS[0], "no ticker", "lower")
+    result = world.refresh(sample(), [TICKERS[0], "no ticker", "lower"])
+    reasons = {f.ticker: f.reason for f in world.warehouse.failures(result.run_id)}
+    assert "'no ticker' is not a ticker; expected" in reasons["no ticker"]
+    assert "'LOWER' may be meant" in reasons["lower"]
+    assert world.materialized("gold/fct_daily_prices") == {TICKERS[0]}
+
+
+class WithoutCompanies(SampleSource):
+    def fetch(self, dataset, ticker):
+        if dataset is COMPANIES:
+            return Unavailable("not sold here")
+        return super().fetch(dataset, ticker)
+
+
+@pytest.mark.parametrize("way", ["refresh", "materialize"])
+def test_what_the_source_does_not_have_is_said_and_holds_nothing_up(world, way):
+    source = WithoutCompanies(MARKET, lambda: FRIDAY)
+    world.add(TICKERS[0])
+    if way == "refresh":
+        result = world.refresh(source, TICKERS[:1])
+    else:
+        world.materialize(source, *CALENDAR)
+        result = world.materialize(source, first=TICKERS[0])
+    assert result.success
+    event = world.instance.get_latest_materialization_event(dg.AssetKey(["bronze", "companies"]))
+    metadata = event.asset_materialization.metadata
+    assert (metadata["available"].value, metadata["reason"].value) == (False, "not sold here")
+    assert world.query("select count(*) from gold.fct_daily_prices").item() > 0
+
+
+def test_every_row_of_silver_names_an_object_that_holds_it(world):
+    world.add(*TICKERS[:2])
+    world.refresh(sample(), TICKERS[:2])
+    rows = world.query("select ticker, session_date, close, bronze_key from silver.daily_bars")
+    assert set(rows["bronze_key"]) <= set(world.objects())
+    for (key,), part in rows.group_by("bronze_key"):
+        payload = world.store.get(key)
+        for line in part.sample(20, seed=1).iter_rows(named=True):
+            assert f'"{line["session_date"]}"'.encode() in payload
+
+
+def test_a_lost_index_is_rebuilt_from_the_bucket(world):
+    world.add(*TICKERS[:2])
+    world.refresh(sample(), TICKERS[:2])
+    with world.warehouse.connect() as connection:
+        before = connection.execute("select * from bronze.objects order by key").fetchall()
+        connection.execute("truncate bronze.objects, ops.silver_loads")
+    rows = versions(world)
+    result = world.refresh(sample(), TICKERS[:2])
+    assert result.success
+    with world.warehouse.connect() as connection:
+        assert connection.execute("select * from bronze.objects order by key").fetchall() == before
+    assert {t: versions(world)[t] for t in TABLES if "silver" in t} == {
+        t: rows[t] for t in TABLES if "silver" in t
+    }
+
+
+def test_data_versions_follow_the_content_of_the_reply(world):
+    world.add(TICKERS[0])
+
+    def version(asset):
+        key = dg.AssetKey(asset.split("/"))
+        event = world.instance.get_latest_materialization_event(key)
+        return event.asset_materialization.tags["dagster/data_version"]
+
+    world.refresh(sample(FRIDAY), TICKERS[:1])
+    first = {asset: version(asset) for asset in ("bronze/daily_bars", "silver/daily_bars")}
+    world.refresh(sample(FRIDAY), TICKERS[:1])
+    assert {asset: version(asset) for asset in first} == first
+    world.refresh(sample(MONDAY), TICKERS[:1])
+    assert all(version(asset) != first[asset] for asset in first)
+
+
+def test_gold_returns_and_averages_follow_their_definitions(world):
+    ticker = TICKERS[1]
+    world.add(ticker)
+    world.refresh(sample(), [ticker])
+    weeks = world.query("select * from gold.agg_weekly_prices order by week_start")
+    expected = weeks["adjusted_close"].rolling_mean(13, min_samples=13)
+    assert (weeks["sma_13w"] - expected).abs().max() < 1e-9
+    assert weeks["sma_13w"].is_null().to_list() == expected.is_null().to_list()
+    days = world.query("select * from gold.fct_daily_prices order by session_date")
+    total = days["split_ratio"] * (days["close"] + days["dividend_amount"]) / days["close"].shift(1)
+    assert (days["simple_return_1d"] - (total - 1)).abs().max() < 1e-12
+    assert (
+        days.filter(pl.col("split_ratio") != 1).height
+        + days.filter(pl.col("dividend_amount") > 0).height
+        > 0
+    )
