@@ -3,7 +3,10 @@
 from datetime import date
 from pathlib import Path
 from typing import Literal
+from urllib.parse import unquote, urlsplit
 
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -54,17 +57,31 @@ class Settings(BaseSettings):
         if value is None:
             return None
         scheme, separator, rest = value.get_secret_value().partition("://")
-        if not separator or scheme.split("+")[0] not in ("postgresql", "postgres"):
-            raise ValueError("expected postgresql://user:password@host:port/database")
         # A driver's name is for SQLAlchemy; everything here speaks to PostgreSQL by itself.
-        return SecretStr(f"postgresql://{rest}")
+        url = f"postgresql://{rest}"
+        known = scheme.split("+")[0] in ("postgresql", "postgres")
+        if not separator or not known or not _names_one_database(url):
+            raise ValueError(
+                "expected postgresql://user:password@host:port/database, "
+                "with '@', ':', '/', '?', '#' and '%' in a password as %40, %3A, %2F, %3F, %23, %25"
+            )
+        return SecretStr(url)
 
     @field_validator("s3_endpoint_url", "alpha_vantage_url")
     @classmethod
     def _is_http(cls, value: str | None) -> str | None:
-        if value is not None and not value.startswith(("http://", "https://")):
-            raise ValueError("expected a URL that starts with http:// or https://")
+        if value is not None and not _names_one_server(value):
+            raise ValueError("expected a URL such as http://host:port, without user and password")
         return value
+
+    @field_validator("replay_vintage", mode="before")
+    @classmethod
+    def _is_date(cls, value: object) -> object:
+        # Left to itself pydantic takes 20240415 for seconds since 1970.
+        try:
+            return date.fromisoformat(value) if isinstance(value, str) else value
+        except ValueError:
+            raise ValueError("expected a date such as 2024-04-15") from None
 
     @field_validator("bucket")
     @classmethod
@@ -77,7 +94,17 @@ class Settings(BaseSettings):
     @field_validator("home", "replay_dir")
     @classmethod
     def _is_absolute(cls, value: Path | None) -> Path | None:
-        return value.expanduser().absolute() if value is not None else None
+        try:
+            return value.expanduser().absolute() if value is not None else None
+        except RuntimeError as error:
+            raise ValueError(f"expected a folder; {error}") from None
+
+    @field_validator("home")
+    @classmethod
+    def _is_folder(cls, value: Path) -> Path:
+        if value.exists() and not value.is_dir():
+            raise ValueError("expected a folder, and this is a file; choose another home folder")
+        return value
 
 
 def read_settings() -> Settings:
@@ -92,6 +119,34 @@ def read_settings() -> Settings:
         raise SettingsError("; ".join(_explain(problem) for problem in error.errors())) from None
 
 
+def _names_one_database(url: str) -> bool:
+    """Tell whether every part of a database URL is what all who read it will take it for."""
+    try:
+        parts, parameters = urlsplit(url), conninfo_to_dict(url)
+        port = parts.port
+    except (ValueError, psycopg.ProgrammingError):
+        return False
+    name = parts.path.removeprefix("/")
+    return (
+        port != 0
+        and parts.netloc.count("@") <= 1
+        and not parts.fragment
+        and bool(name)
+        and not set(name) & set("/@")
+        and parameters.get("dbname") == unquote(name)
+    )
+
+
+def _names_one_server(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return False
+    known = parts.scheme in ("http", "https")
+    return known and bool(parts.hostname) and port != 0 and "@" not in parts.netloc
+
+
 _SECRETS = ("KEY", "URL", "TOKEN", "SECRET")
 
 
@@ -101,4 +156,4 @@ def _explain(problem: object) -> str:
     message = str(problem["msg"]).removeprefix("Value error, ")
     if any(word in name for word in _SECRETS):
         return f"{name} cannot be used: {message}"
-    return f"{name}={problem['input']!s} cannot be used: {message}"
+    return f"{name}={str(problem['input'])!r} cannot be used: {message}"

@@ -60,7 +60,8 @@ class BronzeStore:
         """
         newest_at = self._warehouse.newest_object_at(dataset.name)
         prefix = BronzeKey.prefix(dataset.name)
-        start = f"{prefix}{newest_at.astimezone(UTC):%Y-%m-%d}" if newest_at else prefix
+        # With its slash: SeaweedFS takes a folder's bare name to come after all that is in it.
+        start = f"{prefix}{newest_at.astimezone(UTC):%Y-%m-%d}/" if newest_at else prefix
         known: list[BronzeKey] = []
         foreign: list[str] = []
         for key in self._store.keys_after(prefix, start):

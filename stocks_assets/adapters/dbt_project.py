@@ -19,6 +19,8 @@ from stocks_assets.settings import PROJECT_ROOT
 
 PROJECT_DIR = PROJECT_ROOT / "dbt_project"
 DBT_EXECUTABLE = str(Path(sys.executable).with_name("dbt"))
+_CONNECTION = ("DBT_HOST", "DBT_PORT", "DBT_USER", "DBT_DBNAME")
+_KEPT_PARSES = 8
 _SOURCES = ("*.sql", "*.yml", "*.md", "*.csv")
 
 
@@ -51,16 +53,28 @@ def ensure_manifest() -> Path:
     return manifest
 
 
-def keep_parse(target: Path) -> None:
-    """Keep what dbt parsed in `target` for the next call.
+@contextmanager
+def parse_cache(target: Path) -> Iterator[None]:
+    """Start dbt in `target` from what it parsed last time for the same connection.
 
-    dbt parses all anew when the connection is another one than last time, which costs seconds.
+    dbt parses all anew, which costs seconds, when the connection is not the one of its last parse.
     """
+    connection = [os.environ.get(name, "") for name in _CONNECTION]
+    digest = hashlib.sha256("\0".join(connection).encode()).hexdigest()[:16]
+    kept = PROJECT_DIR / "target" / f"partial_parse.{digest}.msgpack"
     parsed = target / "partial_parse.msgpack"
+    if kept.is_file():
+        shutil.copyfile(kept, parsed)
+    yield
     if parsed.is_file():
-        kept = PROJECT_DIR / "target" / "partial_parse.msgpack"
-        shutil.copyfile(parsed, kept.with_suffix(f".{os.getpid()}"))
-        kept.with_suffix(f".{os.getpid()}").replace(kept)
+        copy = kept.with_suffix(f".{os.getpid()}")
+        shutil.copyfile(parsed, copy)
+        copy.replace(kept)
+        parses = sorted(
+            kept.parent.glob("partial_parse.*.msgpack"), key=lambda p: p.stat().st_mtime
+        )
+        for old in parses[:-_KEPT_PARSES]:
+            old.unlink(missing_ok=True)
 
 
 def _is_current(manifest: Path, stamp: Path, digest: str) -> bool:

@@ -22,7 +22,7 @@ from stocks_assets.adapters.dbt_project import (
     PROJECT_DIR,
     dbt_environment,
     ensure_manifest,
-    keep_parse,
+    parse_cache,
 )
 from stocks_assets.adapters.warehouse import Warehouse
 from stocks_assets.defs.batch import Batch, is_deferred, names_tickers, tickers_of
@@ -134,6 +134,7 @@ def _build(
             warehouse.lock("dbt"),
             warehouse.gold_batch(context.run.run_id, tickers or [], complete=not context.is_subset),
             dbt_environment(warehouse, context.run.run_id if tickers is not None else None),
+            parse_cache(target),
         ):
             # dbt's unit tests judge the models' SQL, not the data: the test session runs them.
             call = dbt.cli(
@@ -145,7 +146,6 @@ def _build(
                 if deferred and isinstance(event, dg.Output):
                     yield from _materializations(context, event, tickers or [])
                 yield event
-            keep_parse(target)
     finally:
         shutil.rmtree(target, ignore_errors=True)
 

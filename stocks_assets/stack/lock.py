@@ -2,7 +2,7 @@
 
 import fcntl
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -32,3 +32,22 @@ def held(home: Path, name: str, timeout: float = 180.0) -> Iterator[None]:
                 time.sleep(0.02)
         # Closing the file drops the lock; the file stays, so that everyone locks the same one.
         yield
+
+
+@contextmanager
+def in_use(home: Path, name: str, at_last: Callable[[], None]) -> Iterator[None]:
+    """Count among the users of something; the last of them to leave calls ``at_last``.
+
+    While ``at_last`` works, whoever comes next waits. A user that is killed no longer counts.
+    """
+    with (home / "run" / f"{name}.users").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        try:
+            yield
+        finally:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                pass
+            else:
+                at_last()

@@ -1,0 +1,189 @@
+"""Loads into silver and objects in the bucket, on real servers."""
+
+import threading
+from datetime import UTC, date, datetime, timedelta
+
+import polars as pl
+import pytest
+
+from stocks_assets.adapters import loader
+from stocks_assets.adapters.bronze import Stored
+from stocks_assets.adapters.sources.sample import SampleSource
+from stocks_assets.domain.bronze_key import BronzeKey, content_hash
+from stocks_assets.domain.datasets import SPLITS, WEEKLY_BARS
+from stocks_assets.domain.sample_market import SampleMarket
+
+MARKET = SampleMarket(first_session=date(2025, 1, 2))
+KEY = ["ticker", "session_date"]
+
+
+def bars(ticker="A", closes=(10.0, 11.0), version=0):
+    """A frame for silver.daily_bars with a bar a day from 2 January 2026."""
+    count = len(closes)
+    return pl.DataFrame(
+        {
+            "ticker": [ticker] * count,
+            "session_date": [date(2026, 1, 2) + timedelta(days=day) for day in range(count)],
+            "open": [9.0] * count,
+            "high": [99.0] * count,
+            "low": [1.0] * count,
+            "close": list(closes),
+            "adjusted_close": pl.Series([None] * count, dtype=pl.Float64),
+            "volume": [100] * count,
+            "dividend_amount": pl.Series([None] * count, dtype=pl.Float64),
+            "split_coefficient": pl.Series([None] * count, dtype=pl.Float64),
+            "row_version": [hash(close) + version for close in closes],
+            "bronze_key": ["k"] * count,
+            "load_id": ["l"] * count,
+            "loaded_at": pl.Series([datetime.now(UTC)] * count, dtype=pl.Datetime("us", "UTC")),
+        }
+    )
+
+
+def stored(warehouse):
+    with warehouse.connect() as connection:
+        return connection.execute(
+            "select ticker, session_date, close, xmin::text from silver.daily_bars order by 1, 2"
+        ).fetchall()
+
+
+def staging_schemas(warehouse):
+    with warehouse.connect() as connection:
+        return connection.execute(
+            "select nspname from pg_namespace where nspname like 'silver_stg%'"
+        ).fetchall()
+
+
+def test_a_load_inserts_what_is_new_and_rewrites_only_what_changed(warehouse):
+    loader.upsert(warehouse, "daily_bars", bars(closes=(10.0, 11.0)), KEY)
+    before = stored(warehouse)
+    loader.upsert(warehouse, "daily_bars", bars(closes=(10.0, 12.0, 13.0)), KEY)
+    after = stored(warehouse)
+    assert [row[2] for row in after] == [10.0, 12.0, 13.0]
+    assert after[0] == before[0]
+    assert after[1][3] != before[1][3]
+    assert staging_schemas(warehouse) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (
+            lambda f: f.with_columns(pl.col("volume").cast(pl.Float64)),
+            "volume is Float64, not Int64",
+        ),
+        (
+            lambda f: f.with_columns(pl.col("session_date").cast(pl.String)),
+            "session_date is String",
+        ),
+        (lambda f: f.drop("close"), r"missing \['close'\]"),
+        (lambda f: f.with_columns(more=1), r"not in the table \['more'\]"),
+    ],
+)
+def test_a_frame_that_does_not_fit_the_table_is_refused_before_anything_is_sent(
+    warehouse, change, complaint
+):
+    with pytest.raises(TypeError, match=complaint):
+        loader.upsert(warehouse, "daily_bars", change(bars()), KEY)
+    assert stored(warehouse) == []
+
+
+def test_what_a_killed_load_left_behind_is_swept_by_the_next(warehouse):
+    with warehouse.connect() as connection:
+        connection.execute("create schema silver_stg_dead")
+        connection.execute("create table silver_stg_dead.daily_bars (n int)")
+    loader.upsert(warehouse, "daily_bars", bars(), KEY)
+    assert staging_schemas(warehouse) == []
+    assert len(stored(warehouse)) == 2
+
+
+def test_loads_at_the_same_time_lose_and_duplicate_nothing(warehouse):
+    errors = []
+
+    def load(ticker):
+        try:
+            loader.upsert(
+                warehouse,
+                "daily_bars",
+                bars(ticker, closes=[float(day) for day in range(1, 101)]),
+                KEY,
+            )
+        except Exception as error:  # noqa: BLE001 # a thread's failure is judged below
+            errors.append(error)
+
+    tickers = ["A", "A", "B", "C"]
+    threads = [threading.Thread(target=load, args=(ticker,)) for ticker in tickers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert len(stored(warehouse)) == 3 * 100
+
+
+def test_migrations_can_run_again_and_at_the_same_time(warehouse):
+    threads = [threading.Thread(target=warehouse.migrate) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert stored(warehouse) == []
+
+
+def test_an_object_is_written_once(store):
+    assert store.put_new("bronze/x", b"first", {})
+    assert not store.put_new("bronze/x", b"second", {})
+    assert store.get("bronze/x") == b"first"
+
+
+def test_a_reply_is_kept_byte_for_byte_and_the_same_one_only_once(bronze, store):
+    ticker = MARKET.tickers(1)[0]
+    source = SampleSource(MARKET, lambda: date(2026, 1, 9))
+    (first,) = bronze.ingest(source, WEEKLY_BARS, [ticker], threads=2)
+    (second,) = bronze.ingest(source, WEEKLY_BARS, [ticker], threads=2)
+    assert isinstance(first, Stored)
+    assert (first.is_new, second.is_new) == (True, False)
+    assert first.key == second.key
+    expected = MARKET.reply("TIME_SERIES_WEEKLY_ADJUSTED", ticker, date(2026, 1, 9))
+    assert bronze.read(first.key) == expected
+    assert list(store.keys_after("bronze/", "")) == [str(first.key)]
+
+
+def test_objects_that_others_put_into_the_bucket_are_found_and_strange_keys_named(bronze, store):
+    body = b'{"symbol": "BF/B", "data": []}'
+    moment = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
+    key = BronzeKey("splits", "BF/B", moment, content_hash(body))
+    store.put_new(str(key), body, {})
+    store.put_new("bronze/splits/2026-03-04/notes.txt", b"", {})
+    assert bronze.sync_index(SPLITS) == ["bronze/splits/2026-03-04/notes.txt"]
+    assert bronze.newest(SPLITS, ["BF/B"]) == {"BF/B": key}
+    # One that sorts earlier within the day, and came later, is not missed.
+    late = BronzeKey("splits", "A", moment.replace(hour=1), content_hash(body))
+    store.put_new(str(late), body, {})
+    bronze.sync_index(SPLITS)
+    assert bronze.newest(SPLITS, ["A"]) == {"A": late}
+
+
+def test_rejected_rows_are_kept_with_their_reason_while_good_ones_load(world):
+    ticker = MARKET.tickers(1)[0]
+
+    class Damaged(SampleSource):
+        def fetch(self, dataset, ticker):
+            outcome = super().fetch(dataset, ticker)
+            if dataset is WEEKLY_BARS:
+                body = outcome.body.replace(b'"1. open": "', b'"1. open": "-', 1)
+                return type(outcome)(body, outcome.function)
+            return outcome
+
+    world.add(ticker)
+    whole = world.refresh(SampleSource(MARKET, lambda: date(2026, 1, 9)), [ticker])
+    assert whole.success
+    expected = world.query("select count(*) from silver.weekly_bars").item()
+    assert world.refresh(Damaged(MARKET, lambda: date(2026, 1, 16)), [ticker]).success
+    rejected = world.query("select ticker, table_name, rules, bronze_key from silver.rejected_rows")
+    assert rejected.height == 1
+    row = rejected.row(0, named=True)
+    assert (row["ticker"], row["table_name"]) == (ticker, "weekly_bars")
+    assert row["rules"] == ["open|min_exclusive"]
+    assert row["bronze_key"] in world.objects()
+    assert world.query("select count(*) from silver.weekly_bars").item() == expected
