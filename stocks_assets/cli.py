@@ -37,6 +37,10 @@ TickerArguments = Annotated[list[str], typer.Argument(help="Tickers, such as AAP
 
 def main() -> None:
     """Run the command line; what a person can mend is one line on standard error and status 1."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        # As for Ctrl-C: what was started is stopped. A signal that is ignored (nohup) stays so.
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, lambda ended_by, _: sys.exit(128 + ended_by))
     try:
         app()
     except StocksError as error:
@@ -55,6 +59,7 @@ def up(
 ) -> None:
     """Start the servers and the UI; what runs already is left alone."""
     platform = Platform.from_settings()
+    platform.require_source()
     url = platform.up(say)
     out.print(f"[bold green]The UI is at {url}[/]")
     if detach:
@@ -125,8 +130,10 @@ def refresh(
 
     Exit status: 0 all done, 3 some tickers failed, 1 nothing could run.
     """
-    wanted = [parse_ticker(ticker) for ticker in tickers or ()]
-    with Platform.from_settings().headless() as headless:
+    wanted = list(dict.fromkeys(parse_ticker(ticker) for ticker in tickers or ()))
+    platform = Platform.from_settings()
+    platform.require_source()
+    with platform.headless() as headless:
         universe = headless.tickers()
         if not universe:
             raise SettingsError("there are no tickers yet; add some with: stocks tickers add AAPL")
@@ -150,6 +157,7 @@ def demo(
     serve = ui and sys.stdout.isatty()
     started = time.monotonic()
     platform = Platform.from_settings()
+    platform.require_source()
     with platform.headless(say) as headless:
         listed = list(platform.listed_tickers(tickers)) or headless.tickers()
         if not listed:
@@ -181,8 +189,7 @@ def _refresh(headless: "Headless", tickers: list[str]) -> int:
     if report.error is not None:
         err.print(
             f"[bold red]error:[/] the run stopped after {seconds:.0f} s: "
-            f"{escape(report.error)}\n"
-            f"  its log is in the UI under run {report.run_id}",
+            f"{escape(report.error)}; its log is in the UI (stocks up) under run {report.run_id}",
             soft_wrap=True,
         )
         return NOTHING_RAN

@@ -1,7 +1,6 @@
 """The whole platform on one machine: servers, Dagster's processes, and work without a UI."""
 
 import os
-import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,8 +15,10 @@ import httpx
 from stocks_assets.connections import Connections, embedded_stack, find_connections
 from stocks_assets.errors import StackError
 from stocks_assets.settings import PROJECT_ROOT, Settings, read_settings
+from stocks_assets.stack import home as homes
 from stocks_assets.stack import ports, processes
 from stocks_assets.stack.embedded import EmbeddedStack
+from stocks_assets.stack.lock import in_use
 
 if TYPE_CHECKING:
     from stocks_assets.adapters.warehouse import Warehouse
@@ -27,9 +28,9 @@ Progress = Callable[[str], None]
 
 CODE_LOCATION = "stocks_assets"
 _UI_PORT = 3000
-_CODE_PORT = 4266
 _START_SECONDS = 90
 _CODE, _WEBSERVER, _DAEMON = "code-location", "webserver", "daemon"
+_DAGSTER = (_CODE, _WEBSERVER, _DAEMON)
 
 _DAGSTER_YAML = """\
 # Written by `stocks`; edits are lost. The URL comes from the environment, so no password is here.
@@ -84,19 +85,21 @@ class Platform:
         from stocks_assets.adapters.dbt_project import dbt_environment, ensure_manifest
         from stocks_assets.adapters.warehouse import Warehouse
 
-        connections = self.start_servers(progress)
-        with self._embedded.lock():
+        if processes.read(self._settings.home, _WEBSERVER) is None:
+            self._choose_ui_port()
+        with self._servers(progress) as connections, self._embedded.lock():
             with dbt_environment(Warehouse(connections.database_url), None):
                 ensure_manifest()
             return self._start_dagster(connections, progress)
 
     def down(self, progress: Progress) -> None:
         """Stop everything that was started below the home folder."""
-        stopped = [
-            name
-            for name in (_DAEMON, _WEBSERVER, _CODE)
-            if processes.stop(self._settings.home, name)
-        ]
+        with homes.working_in(self._settings.home):
+            stopped = [
+                name
+                for name in (_DAEMON, _WEBSERVER, _CODE)
+                if processes.stop(self._settings.home, name)
+            ]
         stopped += EmbeddedStack(self._settings.home).stop()
         progress(f"stopped: {', '.join(stopped)}" if stopped else "nothing was running")
 
@@ -107,28 +110,31 @@ class Platform:
             StackError: a server cannot be started or reached.
         """
         from stocks_assets.adapters.object_store import ObjectStore
-        from stocks_assets.adapters.warehouse import Warehouse, ensure_database
+        from stocks_assets.adapters.warehouse import ensure_database
 
         self._embedded.start(progress)
         connections = find_connections(self._settings)
+        _settle_environment(connections)
         ensure_database(connections.database_url)
         ensure_database(connections.dagster_database_url)
-        Warehouse(connections.database_url).migrate()
+        _migrate(connections.database_url)
         with ObjectStore(connections.s3, self._settings.bucket) as store:
             store.ensure_bucket()
-        self._dagster_home.mkdir(parents=True, exist_ok=True)
-        (self._dagster_home / "dagster.yaml").write_text(_DAGSTER_YAML)
+        with homes.working_in(self._settings.home):
+            self._dagster_home.mkdir(parents=True, exist_ok=True)
+            (self._dagster_home / "dagster.yaml").write_text(_DAGSTER_YAML)
         return connections
 
     @contextmanager
     def headless(self, progress: Progress = lambda _: None) -> Iterator["Headless"]:
-        """Yield Dagster without its UI; servers that had to be started for it are stopped after.
+        """Yield Dagster without its UI; the servers run until the last who needs them has ended.
 
         What the UI was started with in the meantime keeps running.
+
+        Raises:
+            StackError: a server cannot be started or reached.
         """
-        ran_before = self._embedded.endpoints() is not None
-        connections = self.start_servers(progress)
-        try:
+        with self._servers(progress) as connections:
             from stocks_assets.adapters.dbt_project import dbt_environment, ensure_manifest
             from stocks_assets.adapters.warehouse import Warehouse
             from stocks_assets.defs.headless import open_headless
@@ -141,15 +147,33 @@ class Platform:
                 self._dagster_home, warehouse, self._settings.home / "logs"
             ) as headless:
                 yield headless
-        finally:
-            if not ran_before and processes.read(self._settings.home, _WEBSERVER) is None:
-                self._embedded.stop()
+
+    @contextmanager
+    def _servers(self, progress: Progress) -> Iterator[Connections]:
+        """Start the servers; who leaves last stops them, unless Dagster's processes use them."""
+        homes.prepare(self._settings.home)
+        with in_use(self._settings.home, "stack", at_last=self._stop_unused_servers):
+            yield self.start_servers(progress)
+
+    def _stop_unused_servers(self) -> None:
+        if not any(processes.read(self._settings.home, name) for name in _DAGSTER):
+            self._embedded.stop()
 
     def warehouse(self) -> "Warehouse":
         """Return the warehouse, which runs."""
         from stocks_assets.adapters.warehouse import Warehouse
 
         return Warehouse(find_connections(self._settings).database_url)
+
+    def require_source(self) -> None:
+        """Insist that the source has what it needs.
+
+        Raises:
+            SettingsError: what the source needs is missing.
+        """
+        from stocks_assets.adapters.sources.build import build_source
+
+        build_source(self._settings).close()
 
     def listed_tickers(self, count: int | None) -> Sequence[str]:
         """Return the first `count` tickers that the source can name itself.
@@ -168,7 +192,7 @@ class Platform:
     def status(self) -> dict[str, Any]:
         """Return what runs and where; passwords only of what the project started itself."""
         services = [asdict(service) for service in EmbeddedStack(self._settings.home).status()]
-        for name in (_CODE, _WEBSERVER, _DAEMON):
+        for name in _DAGSTER:
             record = processes.read(self._settings.home, name)
             port = next(iter(record.ports.values()), None) if record else None
             services.append(
@@ -212,11 +236,27 @@ class Platform:
         return f"http://127.0.0.1:{record.ports['http']}" if record else None
 
     def _start_dagster(self, connections: Connections, progress: Progress) -> str:
+        """Start what does not run yet of Dagster's processes; if that fails, stop it again."""
+        home = self._settings.home
+        missing = [name for name in _DAGSTER if processes.read(home, name) is None]
+        for attempts_left in (2, 1, 0):
+            try:
+                return self._start_each(connections, progress)
+            except BaseException as error:
+                for name in reversed(missing):
+                    processes.stop(home, name)
+                # Somebody else was faster to take the port.
+                if not attempts_left or not isinstance(error, _PortTakenError):
+                    raise
+        raise AssertionError
+
+    def _start_each(self, connections: Connections, progress: Progress) -> str:
         """Start the code location, the web server and the daemon, in this order."""
         home = self._settings.home
-        running = {name: processes.read(home, name) for name in (_CODE, _WEBSERVER, _DAEMON)}
+        running = {name: processes.read(home, name) for name in _DAGSTER}
         code, web = running[_CODE], running[_WEBSERVER]
-        code_port = code.ports["grpc"] if code else ports.choose_port(_CODE_PORT)
+        # Any port but a usual one: gRPC lets two servers that start at once share it.
+        code_port = code.ports["grpc"] if code else ports.choose_port(None)
         ui_port = web.ports["http"] if web else self._choose_ui_port()
         ports.remember(home, _WEBSERVER, {"http": ui_port})
         workspace = self._dagster_home / "workspace.yaml"
@@ -224,8 +264,8 @@ class Platform:
         environment = {**os.environ, **self._environment(connections)}
         environment.pop("PYTHONDONTWRITEBYTECODE", None)
 
-        def start(name: str, arguments: Sequence[str], **listens: int) -> None:
-            processes.start(
+        def start(name: str, arguments: Sequence[str], **listens: int) -> processes.Record:
+            return processes.start(
                 home,
                 name,
                 [sys.executable, "-m", *arguments],
@@ -235,20 +275,20 @@ class Platform:
             )
 
         location = ["-h", "127.0.0.1", "-p", str(code_port), "--location-name", CODE_LOCATION]
-        start(
+        code = start(
             _CODE,
             ["dagster", "code-server", "start", "-m", "stocks_assets.definitions", *location],
             grpc=code_port,
         )
-        self._wait_for(_CODE, lambda: _listens(code_port))
-        start(
+        self._wait_for(code, code_port)
+        server = start(
             _WEBSERVER,
             ["dagster_webserver", "-h", "127.0.0.1", "-p", str(ui_port), "-w", str(workspace)],
             http=ui_port,
         )
         start(_DAEMON, ["dagster._daemon", "run", "-w", str(workspace)])
         url = f"http://127.0.0.1:{ui_port}"
-        self._wait_for(_WEBSERVER, lambda: _answers(f"{url}/server_info"))
+        self._wait_for(server, ui_port, lambda: _answers(f"{url}/server_info"))
         progress(f"the UI {'runs already' if web else 'started'} at {url}")
         return url
 
@@ -271,30 +311,68 @@ class Platform:
         ports.require_free(self._settings.ui_port, "STOCKS_UI_PORT")
         return self._settings.ui_port
 
-    def _wait_for(self, name: str, is_ready: Callable[[], bool]) -> None:
+    def _wait_for(
+        self, started: processes.Record, port: int, answers: Callable[[], bool] = lambda: True
+    ) -> None:
+        home, name = self._settings.home, started.name
+        log = processes.log_path(home, name)
         deadline = time.monotonic() + _START_SECONDS
-        while not is_ready():
-            record = processes.read(self._settings.home, name)
-            if record is None or time.monotonic() > deadline:
-                log = processes.log_path(self._settings.home, name)
-                what = "ended at its start" if record is None else "does not answer"
-                raise StackError(f"the {name} {what}; its log is {log}")
+        while processes.is_running(home, name):
+            # Somebody else may listen there and even give the right answers.
+            if processes.listens(started, port) and answers():
+                return
+            if time.monotonic() > deadline:
+                raise StackError(f"the {name} does not answer; its log is {log}")
             time.sleep(0.2)
+        words = processes.last_words(home, started)
+        if "in use" in words:
+            raise _PortTakenError(f"the {name} found port {port} taken; its log is {log}")
+        raise StackError(f"the {name} ended at its start: {words} (all of it in {log})")
 
 
-def _listens(port: int) -> bool:
-    try:
-        socket.create_connection((ports.LOOPBACK, port), timeout=2).close()
-    except OSError:
-        return False
-    return True
+class _PortTakenError(StackError):
+    """Another program took the port between its choice and its use."""
 
 
 def _answers(url: str) -> bool:
     try:
-        return httpx.get(url, timeout=2).is_success
+        return httpx.get(url, timeout=2, trust_env=False).is_success
     except httpx.HTTPError:
         return False
+
+
+def _settle_environment(connections: Connections) -> None:
+    """Keep what a developer has set for other work from what this and later processes do here."""
+    # No proxy leads to what listens on the loopback address.
+    for name in ("NO_PROXY", "no_proxy"):
+        hosts = [host for host in os.environ.get(name, "").split(",") if host]
+        if not {"*", ports.LOOPBACK} & set(hosts):
+            os.environ[name] = ",".join([*hosts, ports.LOOPBACK, "localhost"])
+    if connections.s3.access_key_id is not None:
+        # The SDK insists that a profile exists, even where it is not asked for keys.
+        for name in ("AWS_PROFILE", "AWS_DEFAULT_PROFILE"):
+            os.environ.pop(name, None)
+
+
+def _migrate(database_url: str) -> None:
+    """Bring the tables of the warehouse to the newest version.
+
+    Raises:
+        StackError: the server does not allow it.
+    """
+    import sqlalchemy.exc
+
+    from stocks_assets.adapters.warehouse import Warehouse
+
+    warehouse = Warehouse(database_url)
+    try:
+        warehouse.migrate()
+    except sqlalchemy.exc.DBAPIError as error:
+        said = str(error.orig).splitlines()[0]
+        raise StackError(
+            f"the tables in {warehouse} cannot be made: {said}; give the user of "
+            "STOCKS_DATABASE_URL the right to create schemas there"
+        ) from error
 
 
 def _without_password(database_url: str) -> str:

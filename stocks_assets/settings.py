@@ -1,5 +1,6 @@
 """Every setting, read in one place. `.env.example` lists them for people."""
 
+import os
 from datetime import date
 from pathlib import Path
 from typing import Literal
@@ -18,11 +19,9 @@ SourceName = Literal["alpha_vantage", "replay", "sample"]
 
 
 class Settings(BaseSettings):
-    """What the environment, or `.env` in the project's folder, says."""
+    """What the environment says, or else a file in the form of `.env`."""
 
-    model_config = SettingsConfigDict(
-        env_file=PROJECT_ROOT / ".env", env_ignore_empty=True, extra="ignore"
-    )
+    model_config = SettingsConfigDict(env_ignore_empty=True, extra="ignore")
 
     home: Path = Field(PROJECT_ROOT / ".stocks", validation_alias="STOCKS_HOME")
     source: SourceName = Field("sample", validation_alias="STOCKS_SOURCE")
@@ -102,19 +101,21 @@ class Settings(BaseSettings):
     @field_validator("home")
     @classmethod
     def _is_folder(cls, value: Path) -> Path:
-        if value.exists() and not value.is_dir():
-            raise ValueError("expected a folder, and this is a file; choose another home folder")
+        # What cannot be looked at cannot be written either: that is said where it is made.
+        if os.path.lexists(value) and not os.path.isdir(value):  # noqa: PTH112
+            raise ValueError("expected a folder, and this is none; choose another home folder")
         return value
 
 
 def read_settings() -> Settings:
-    """Return the settings.
+    """Return the settings, with `.env` of the project's folder, or the file STOCKS_ENV_FILE.
 
     Raises:
         SettingsError: one cannot be used; the message names it and says what is expected.
     """
+    file = os.environ.get("STOCKS_ENV_FILE") or PROJECT_ROOT / ".env"
     try:
-        return Settings()  # type: ignore[call-arg] # every field has a default, or its alias fills it
+        return Settings(_env_file=file)  # type: ignore[call-arg] # every field has a default, or its alias fills it
     except ValidationError as error:
         raise SettingsError("; ".join(_explain(problem) for problem in error.errors())) from None
 

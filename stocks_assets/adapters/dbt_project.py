@@ -32,7 +32,7 @@ def ensure_manifest() -> Path:
     """
     target = PROJECT_DIR / "target"
     manifest, stamp = target / "manifest.json", target / "manifest.digest"
-    digest = _digest()
+    digest = project_digest()
     if _is_current(manifest, stamp, digest):
         return manifest
     target.mkdir(exist_ok=True)
@@ -81,8 +81,8 @@ def _is_current(manifest: Path, stamp: Path, digest: str) -> bool:
     return manifest.is_file() and stamp.is_file() and stamp.read_text() == digest
 
 
-def _digest() -> str:
-    """Return a hash of all that the manifest depends on."""
+def project_digest() -> str:
+    """Return a hash of all that the manifest, and so what gold holds, depends on."""
     digest = hashlib.sha256(version("dbt-core").encode())
     for pattern in _SOURCES:
         for path in sorted(PROJECT_DIR.rglob(pattern)):
@@ -107,6 +107,12 @@ def dbt_environment(warehouse: Warehouse, batch_id: str | None) -> Iterator[None
         "DBT_USER": parameters.get("user", ""),
         "DBT_PASSWORD": parameters.get("password", ""),
         "DBT_DBNAME": parameters["dbname"],
+        # libpq takes these where the profile says nothing.
+        **{
+            f"PG{name.upper()}": parameters[name]
+            for name in ("sslmode", "sslrootcert", "sslcert", "sslkey")
+            if name in parameters
+        },
         "PGOPTIONS": f"-c stocks.batch_id={batch_id}" if batch_id else "",
     }
     before = {name: os.environ.get(name) for name in wanted}

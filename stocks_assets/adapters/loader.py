@@ -34,27 +34,71 @@ _POLARS_TYPES: Mapping[str, pl.DataType] = {
 
 
 def upsert(
-    warehouse: Warehouse, table: str, frame: pl.DataFrame, primary_key: Sequence[str]
+    warehouse: Warehouse,
+    table: str,
+    frame: pl.DataFrame,
+    primary_key: Sequence[str],
+    *,
+    whole_tickers: Sequence[str] = (),
 ) -> None:
     """Merge `frame` into `silver.<table>` by its key; a row that says nothing new stays as it is.
 
     A row says nothing new if its `row_version` is what is stored, or each of its values where the
     table has no such column. The frame has each column of the table, in its type, and no key twice.
-    One load runs at a time; it is complete or it has not happened.
+    Of `whole_tickers` the frame has all rows there are: those stored beyond them are deleted, so
+    that histories of two payloads do not mix. One load runs at a time.
 
     Raises:
         TypeError: the frame's columns are not the table's.
     """
-    if frame.is_empty():
-        return
     folder = Path(tempfile.mkdtemp(prefix="stocks-load-"))
     try:
         with warehouse.lock("silver load"):
-            _sweep_staging(warehouse)
-            rows = _as_arrow(warehouse, table, frame.sort(primary_key))
-            _run(warehouse, table, rows, primary_key, folder)
+            if not frame.is_empty():
+                _sweep_staging(warehouse)
+                rows = _as_arrow(warehouse, table, frame.sort(primary_key))
+                _run(warehouse, table, rows, primary_key, folder)
+            if whole_tickers:
+                _delete_beyond(warehouse, table, frame, primary_key, whole_tickers)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _delete_beyond(
+    warehouse: Warehouse,
+    table: str,
+    frame: pl.DataFrame,
+    primary_key: Sequence[str],
+    tickers: Sequence[str],
+) -> None:
+    """Delete what is stored of `tickers` and is not in `frame`; the key is more than the ticker.
+
+    After the merge each row of the frame is stored, so equal counts say that nothing else is.
+    """
+    given = dict(frame.group_by("ticker").len().iter_rows())
+    name = Identifier(SCHEMA, table)
+    with warehouse.connect() as connection:
+        stored = connection.execute(
+            SQL("select ticker, count(*) from {} where ticker = any(%s) group by 1").format(name),
+            (list(tickers),),
+        ).fetchall()
+        rest = [column for column in primary_key if column != "ticker"]
+        statement = SQL(
+            "delete from {table} stored where ticker = %s and not exists (select from "
+            "unnest({arrays}) as given ({columns}) where ({stored}) = ({given}))"
+        ).format(
+            table=name,
+            arrays=SQL(", ").join(
+                SQL("%s::date[]" if frame.schema[column] == pl.Date else "%s::text[]")
+                for column in rest
+            ),
+            columns=SQL(", ").join(map(Identifier, rest)),
+            stored=SQL(", ").join(Identifier("stored", column) for column in rest),
+            given=SQL(", ").join(Identifier("given", column) for column in rest),
+        )
+        for ticker in [ticker for ticker, count in stored if count > given.get(ticker, 0)]:
+            keys = frame.filter(pl.col("ticker") == ticker)
+            connection.execute(statement, (ticker, *(keys[column].to_list() for column in rest)))
 
 
 def _run(
@@ -113,6 +157,11 @@ def _credentials(warehouse: Warehouse) -> dict[str, object]:
             "password": info.password or "none",
             "host": info.host,
             "port": info.port,
+            "query": {
+                name: value
+                for name, value in info.get_parameters().items()
+                if name in ("sslmode", "sslrootcert", "sslcert", "sslkey")
+            },
         }
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import gzip
+import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
@@ -24,6 +25,7 @@ _CONFIG = Config(
     retries={"mode": "standard", "max_attempts": 4},
     max_pool_connections=32,
 )
+_IDENTITY_KEY = "stocks-bucket-identity.gz"
 _ALREADY_THERE = ("PreconditionFailed", "ConditionalRequestConflict", "412")
 _NOT_THERE = ("404", "NoSuchBucket", "NotFound")
 
@@ -92,6 +94,14 @@ class ObjectStore:
                 f"no S3 server answers at {self._location.endpoint_url} ({type(error).__name__}); "
                 "check STOCKS_S3_ENDPOINT_URL"
             ) from error
+
+    def identity(self) -> str:
+        """Return what tells this bucket from any other, wherever it is served from.
+
+        It is an object in the bucket, made by whoever asks first.
+        """
+        self.put_new(_IDENTITY_KEY, uuid.uuid4().hex.encode(), {})
+        return self.get(_IDENTITY_KEY).decode()
 
     def put_new(self, key: str, body: bytes, metadata: Mapping[str, str]) -> bool:
         """Store `body`, compressed, under `key` unless something is there already.

@@ -1,6 +1,7 @@
 """Silver: bronze objects shaped into typed frames and loaded, many tickers a load."""
 
 import uuid
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +12,7 @@ import polars as pl
 from botocore.exceptions import BotoCoreError, ClientError
 
 from stocks_assets.adapters import loader
-from stocks_assets.adapters.bronze import BronzeStore, Failed, Skipped
+from stocks_assets.adapters.bronze import BronzeStore, Failed, Skipped, Waiting
 from stocks_assets.adapters.warehouse import SilverLoad, Warehouse
 from stocks_assets.domain.bronze_key import BronzeKey
 from stocks_assets.domain.calendar import exchange_calendar_frame
@@ -21,6 +22,8 @@ from stocks_assets.errors import PayloadError
 # Bounds memory: full daily histories of so many tickers are about a quarter of a million rows.
 _TICKERS_PER_LOAD = 100
 _DOWNLOADS_AT_ONCE = 8
+# What a missing, truncated or damaged object comes to.
+_UNREADABLE = (BotoCoreError, ClientError, OSError, EOFError, zlib.error)
 _CALENDAR_START = date(1960, 1, 1)
 
 
@@ -44,7 +47,7 @@ def load(
     tickers: Sequence[str],
     *,
     only_stale: bool,
-) -> Iterator[Loaded | Skipped | Failed]:
+) -> Iterator[Loaded | Skipped | Failed | Waiting]:
     """Load `table` for `tickers` from their newest bronze objects, yielding each as it is done.
 
     With `only_stale`, a ticker that is loaded from these very objects already is passed over.
@@ -71,8 +74,9 @@ def _load_some(
     table: SilverTable,
     tickers: Sequence[str],
     only_stale: bool,
-) -> Iterator[Loaded | Skipped | Failed]:
+) -> Iterator[Loaded | Skipped | Failed | Waiting]:
     newest = {dataset.name: bronze.newest(dataset, tickers) for dataset in table.inputs}
+    not_had = [warehouse.unavailable(dataset.name, tickers) for dataset in table.inputs]
     done = warehouse.silver_loads(table.name, tickers) if only_stale else {}
     work: dict[str, dict[str, BronzeKey]] = {}
     for ticker in tickers:
@@ -80,8 +84,13 @@ def _load_some(
             name: by_ticker[ticker] for name, by_ticker in newest.items() if ticker in by_ticker
         }
         if not keys:
-            datasets = " or ".join(dataset.name for dataset in table.inputs)
-            yield Skipped(ticker, f"no bronze object of {datasets}")
+            names = " or ".join(f"bronze/{dataset.name}" for dataset in table.inputs)
+            if all(ticker in unavailable for unavailable in not_had):
+                yield Skipped(ticker, f"the source has nothing for {names}")
+            elif only_stale:
+                yield Waiting(ticker, f"{names} has no object of {ticker}")
+            else:
+                yield Failed(ticker, f"{names} has no object of {ticker}; materialize that first")
         elif ticker not in done or done[ticker].bronze_keys != [str(k) for k in keys.values()]:
             work[ticker] = keys
 
@@ -93,8 +102,8 @@ def _load_some(
                 if isinstance(payload, Exception):
                     raise payload
                 shaped[ticker] = table.shape(ticker, payload)
-            except (PayloadError, BotoCoreError, ClientError, OSError) as error:
-                yield Failed(ticker, str(error))
+            except (PayloadError, *_UNREADABLE) as error:
+                yield Failed(ticker, f"{error} ({' '.join(_texts(work[ticker]).values())})")
     if not shaped:
         return
 
@@ -106,7 +115,11 @@ def _load_some(
         for ticker, part in shaped.items()
     ]
     loader.upsert(
-        warehouse, table.name, _with_provenance(pl.concat(frames), table), table.primary_key
+        warehouse,
+        table.name,
+        _with_provenance(pl.concat(frames), table),
+        table.primary_key,
+        whole_tickers=[ticker for ticker, part in shaped.items() if _says_all(part, table)],
     )
     loads = {
         ticker: _describe(ticker, work[ticker], part, table) for ticker, part in shaped.items()
@@ -125,13 +138,16 @@ def _load_some(
         yield Loaded(loads[ticker], rules)
 
 
-def _download(
-    bronze: BronzeStore, keys: Mapping[str, BronzeKey]
-) -> dict[str, bytes] | BotoCoreError | ClientError | OSError:
+def _says_all(part: Shaped, table: SilverTable) -> bool:
+    """Tell whether rows that `part` has not are gone: not where one of its rows was rejected."""
+    return table.date_column is not None and part.is_whole and part.rejected.is_empty()
+
+
+def _download(bronze: BronzeStore, keys: Mapping[str, BronzeKey]) -> dict[str, bytes] | Exception:
     """Return the payloads, or what went wrong: an exception would end the whole map."""
     try:
         return {name: bronze.read(key) for name, key in keys.items()}
-    except (BotoCoreError, ClientError, OSError) as error:
+    except _UNREADABLE as error:
         return error
 
 

@@ -17,6 +17,7 @@ from psycopg.rows import scalar_row
 from psycopg.sql import SQL, Identifier
 
 from stocks_assets.domain.bronze_key import BronzeKey
+from stocks_assets.domain.planner import Checked, Priority
 from stocks_assets.errors import StackError
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
@@ -109,6 +110,17 @@ class Warehouse:
 
     # The index of bronze objects
 
+    def index_bucket(self, identity: str) -> None:
+        """Let the index speak of the bucket `identity`; what it knew of another is forgotten."""
+        with self.connect() as connection:
+            connection.execute("lock table bronze.indexed_bucket in exclusive mode")
+            known = connection.execute("select identity from bronze.indexed_bucket").fetchone()
+            if known != (identity,):
+                connection.execute("truncate bronze.objects, bronze.indexed_bucket, ops.fetches")
+                connection.execute(
+                    "insert into bronze.indexed_bucket (identity) values (%s)", (identity,)
+                )
+
     def newest_object_at(self, dataset: str) -> datetime | None:
         """Return when the newest known object of `dataset` was fetched."""
         with self.connect() as connection, connection.cursor(row_factory=scalar_row) as cursor:
@@ -118,15 +130,8 @@ class Warehouse:
 
     def index(self, keys: Iterable[BronzeKey]) -> None:
         """Note the objects `keys`; those already noted stay as they are."""
-        rows = [
-            (str(key), key.dataset, key.ticker, key.fetched_at, key.content_hash) for key in keys
-        ]
         with self.connect() as connection, connection.cursor() as cursor:
-            cursor.executemany(
-                "insert into bronze.objects (key, dataset, ticker, fetched_at, content_hash) "
-                "values (%s, %s, %s, %s, %s) on conflict do nothing",
-                rows,
-            )
+            _index(cursor, keys)
 
     def newest_objects(self, dataset: str, tickers: Sequence[str]) -> dict[str, BronzeKey]:
         """Return the newest object of `dataset` of each of `tickers` that has one."""
@@ -139,6 +144,48 @@ class Warehouse:
             ).fetchall()
         parsed = (BronzeKey.parse(key) for key in keys)
         return {key.ticker: key for key in parsed}
+
+    # What the source was asked for
+
+    @contextmanager
+    def fetch_journal(self) -> Iterator["FetchJournal"]:
+        """Yield where fetches are noted one by one, each for good at once."""
+        with connect(self.database_url, autocommit=True) as connection:
+            yield FetchJournal(connection)
+
+    def unavailable(self, dataset: str, tickers: Sequence[str]) -> set[str]:
+        """Return those of `tickers` that the source, when last asked, had nothing of."""
+        with self.connect() as connection, connection.cursor(row_factory=scalar_row) as cursor:
+            return set(
+                cursor.execute(
+                    "select ticker from ops.fetches where dataset = %s and ticker = any(%s) "
+                    "and outcome = 'Unavailable'",
+                    (dataset, list(tickers)),
+                ).fetchall()
+            )
+
+    def fetches(self) -> dict[tuple[str, str], Checked]:
+        """Return when each (dataset, ticker) was last asked for, and what came of it."""
+        with self.connect() as connection:
+            rows = connection.execute(
+                "select dataset, ticker, checked_at, outcome from ops.fetches"
+            ).fetchall()
+        return {(dataset, ticker): Checked(at, outcome) for dataset, ticker, at, outcome in rows}
+
+    def set_priority(self, tickers: Sequence[str], priority: Priority) -> None:
+        """Set how much `tickers` matter where calls are scarce."""
+        with self.connect() as connection, connection.cursor() as cursor:
+            cursor.executemany(
+                "insert into ops.priorities (ticker, priority) values (%s, %s) "
+                "on conflict (ticker) do update set priority = excluded.priority",
+                [(ticker, str(priority)) for ticker in tickers],
+            )
+
+    def priorities(self) -> dict[str, Priority]:
+        """Return the priorities that were set; a ticker without one is normal."""
+        with self.connect() as connection:
+            rows = connection.execute("select ticker, priority from ops.priorities").fetchall()
+        return {ticker: Priority(priority) for ticker, priority in rows}
 
     # What silver was loaded from
 
@@ -197,14 +244,38 @@ class Warehouse:
 
     # Which tickers gold is behind for
 
-    def tickers_behind_in_gold(self, tickers: Sequence[str]) -> list[str]:
-        """Return those of `tickers` whose silver was loaded after gold was built for them."""
+    def tickers_behind_in_gold(self, tickers: Sequence[str], built_by: str) -> list[str]:
+        """Return those of `tickers` that have newer silver, or gold of another project."""
         with self.connect() as connection, connection.cursor(row_factory=scalar_row) as cursor:
             return cursor.execute(
                 "select distinct ticker from ops.silver_loads left join ops.gold_builds "
-                "using (ticker) where ticker = any(%s) "
-                "and (built_at is null or loaded_at > built_at) order by ticker",
-                (list(tickers),),
+                "using (ticker) where ticker = any(%s) and (built_at is null "
+                "or loaded_at > built_at or built_by <> %s) order by ticker",
+                (list(tickers), built_by),
+            ).fetchall()
+
+    def silver_tickers(self) -> list[str]:
+        """Return the tickers that silver has been loaded for."""
+        with self.connect() as connection, connection.cursor(row_factory=scalar_row) as cursor:
+            return cursor.execute(
+                "select distinct ticker from ops.silver_loads order by ticker"
+            ).fetchall()
+
+    def gold_was_built_otherwise(self, built_by: str) -> bool:
+        """Tell whether a ticker's gold was built by another project than `built_by`."""
+        with self.connect() as connection, connection.cursor(row_factory=scalar_row) as cursor:
+            return bool(
+                cursor.execute(
+                    "select exists (select from ops.gold_builds where built_by <> %s)", (built_by,)
+                ).fetchone()
+            )
+
+    def missing_relations(self, names: Sequence[str]) -> list[str]:
+        """Return those of `names`, such as gold.dim_date, that are no table or view."""
+        with self.connect() as connection, connection.cursor(row_factory=scalar_row) as cursor:
+            return cursor.execute(
+                "select name from unnest(%s::text[]) name where to_regclass(name) is null",
+                (list(names),),
             ).fetchall()
 
     def gold_lacks_calendar(self) -> bool:
@@ -221,11 +292,12 @@ class Warehouse:
 
     @contextmanager
     def gold_batch(
-        self, batch_id: str, tickers: Sequence[str], *, complete: bool
+        self, batch_id: str, tickers: Sequence[str], *, built_by: str | None
     ) -> Iterator[None]:
         """Put `tickers` down as the batch `batch_id` for the block that builds gold for them.
 
-        When a `complete` build ends well, gold is up to date for them, up to the block's start.
+        When it ends well, gold is up to date for them, up to the block's start, as the project
+        `built_by` has it; None for a block that builds just a part of gold.
         """
         with self.connect() as connection, connection.cursor() as cursor:
             started_at = cursor.execute("select clock_timestamp()").fetchone()
@@ -236,13 +308,14 @@ class Warehouse:
                 [(batch_id, ticker) for ticker in tickers],
             )
         yield
-        if not complete:
+        if built_by is None:
             return
         with self.connect() as connection, connection.cursor() as cursor:
             cursor.executemany(
-                "insert into ops.gold_builds (ticker, built_at) values (%s, %s) "
-                "on conflict (ticker) do update set built_at = excluded.built_at",
-                [(ticker, started_at[0]) for ticker in tickers],
+                "insert into ops.gold_builds (ticker, built_at, built_by) values (%s, %s, %s) "
+                "on conflict (ticker) do update "
+                "set built_at = excluded.built_at, built_by = excluded.built_by",
+                [(ticker, started_at[0], built_by) for ticker in tickers],
             )
 
     # Failures
@@ -314,6 +387,36 @@ class Warehouse:
 
 # The column that dates a table's rows, where it has one of these. Calendars go to next year.
 _LATEST = ("session_date", "ex_date")
+
+
+class FetchJournal:
+    """Notes what the source was asked for and which object it came to."""
+
+    def __init__(self, connection: psycopg.Connection) -> None:
+        self._connection = connection
+
+    def note(
+        self, dataset: str, ticker: str, outcome: str, reason: str | None, key: BronzeKey | None
+    ) -> None:
+        """Note that `dataset` of `ticker` was asked for just now, and the new object, if any."""
+        with self._connection.transaction():
+            self._connection.execute(
+                "insert into ops.fetches (dataset, ticker, checked_at, outcome, reason) "
+                "values (%s, %s, clock_timestamp(), %s, %s) "
+                "on conflict (dataset, ticker) do update set checked_at = excluded.checked_at, "
+                "outcome = excluded.outcome, reason = excluded.reason",
+                (dataset, ticker, outcome, reason),
+            )
+            if key is not None:
+                _index(self._connection.cursor(), [key])
+
+
+def _index(cursor: psycopg.Cursor, keys: Iterable[BronzeKey]) -> None:
+    cursor.executemany(
+        "insert into bronze.objects (key, dataset, ticker, fetched_at, content_hash) "
+        "values (%s, %s, %s, %s, %s) on conflict do nothing",
+        [(str(key), key.dataset, key.ticker, key.fetched_at, key.content_hash) for key in keys],
+    )
 
 
 def where(database_url: str) -> str:

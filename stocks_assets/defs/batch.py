@@ -14,7 +14,7 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
-from stocks_assets.adapters.bronze import Failed, Skipped
+from stocks_assets.adapters.bronze import Failed, Skipped, Waiting
 from stocks_assets.adapters.warehouse import Failure, Warehouse
 from stocks_assets.domain.tickers import parse_ticker
 from stocks_assets.errors import InvalidTickerError
@@ -86,13 +86,14 @@ def valid_and_not(tickers: Sequence[str]) -> tuple[list[str], list[Failed]]:
 def record(
     context: dg.AssetExecutionContext,
     warehouse: Warehouse,
-    results: Iterator[Done | Skipped | Failed],
+    results: Iterator[Done | Skipped | Failed | Waiting],
     *,
     expected: int,
 ) -> Iterator[Event]:
     """Turn results into the events of their partitions, as they come.
 
     What the source has nothing of is recorded as such, so that what follows does not wait for it.
+    A ticker that has to wait, as no call is left for it, has no event: nothing failed.
 
     Raises:
         dagster.Failure: tickers failed, in a run whose partitions Dagster expects.
@@ -100,11 +101,15 @@ def record(
     deferred = is_deferred(context)
     alone = not deferred and expected == 1
     failures: list[Failure] = []
+    waiting: list[Waiting] = []
     asset = context.asset_key.to_user_string()
     for number, result in enumerate(results, start=1):
         if isinstance(result, Failed):
             failures.append(Failure(asset, result.ticker, result.reason))
             context.log.error(f"{asset} {result.ticker}: {result.reason}")
+            continue
+        if isinstance(result, Waiting):
+            waiting.append(result)
             continue
         if isinstance(result, Skipped):
             context.log.info(f"{asset} {result.ticker}: not available, {result.reason}")
@@ -126,6 +131,10 @@ def record(
             )
         if number % 100 == 0:
             context.log.info(f"{asset}: {number} of {expected} tickers")
+    if waiting:
+        context.log.warning(
+            f"{asset}: {len(waiting)} of {expected} tickers have to wait: {waiting[0].reason}"
+        )
     if failures:
         warehouse.record_failures(context.run.run_id, failures)
         if not deferred:

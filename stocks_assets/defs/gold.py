@@ -4,6 +4,7 @@ Models with the tag `per_ticker` have the ticker partitions and rebuild whole ti
 the others have none.
 """
 
+import json
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,6 +24,7 @@ from stocks_assets.adapters.dbt_project import (
     dbt_environment,
     ensure_manifest,
     parse_cache,
+    project_digest,
 )
 from stocks_assets.adapters.warehouse import Warehouse
 from stocks_assets.defs.batch import Batch, is_deferred, names_tickers, tickers_of
@@ -76,7 +78,12 @@ class Translator(DagsterDbtTranslator):
 
 def gold_assets(*, tickers_per_run: int) -> dg.AssetsDefinition:
     """Return the dbt project as one multi-asset."""
-    manifest = ensure_manifest()
+    manifest, digest = ensure_manifest(), project_digest()
+    relations = [
+        f"{node['schema']}.{node['name']}"
+        for node in json.loads(manifest.read_bytes())["nodes"].values()
+        if node["resource_type"] == "model" and node["config"]["materialized"] != "ephemeral"
+    ]
     project = DbtProject(project_dir=PROJECT_DIR, profiles_dir=PROJECT_DIR)
 
     @dbt_assets(
@@ -94,20 +101,39 @@ def gold_assets(*, tickers_per_run: int) -> dg.AssetsDefinition:
     ) -> Iterator[Any]:
         deferred = is_deferred(context)
         tickers = tickers_of(context, batch) if names_tickers(context, batch) else None
+        rebuild = False
         if deferred and tickers is not None:
-            # A refresh builds the tickers that silver has something new of.
-            tickers = warehouse.tickers_behind_in_gold(tickers)
-            if not tickers and not warehouse.gold_lacks_calendar():
+            # A refresh builds the tickers that silver has something new of, and all of them where
+            # gold was built by another version of the models or lacks one.
+            rebuild = warehouse.gold_was_built_otherwise(digest) or bool(
+                warehouse.missing_relations(relations)
+            )
+            if rebuild:
+                tickers = warehouse.silver_tickers()
+            else:
+                tickers = warehouse.tickers_behind_in_gold(tickers, digest)
+            if not tickers and not rebuild and not warehouse.gold_lacks_calendar():
                 context.log.info("gold has all that silver has")
                 yield from _nothing_new(context)
                 return
-        if CALENDAR not in context.selected_asset_keys and warehouse.gold_lacks_calendar():
+        selected = context.selected_asset_keys
+        needs_calendar = any(CALENDAR in context.assets_def.asset_deps[key] for key in selected)
+        if needs_calendar and CALENDAR not in selected and warehouse.gold_lacks_calendar():
             raise dg.Failure(
                 "gold/dim_date is missing or ends too early; materialize silver/exchange_calendar "
                 "and gold/dim_date first, or run the job 'refresh'",
                 allow_retries=False,
             )
-        yield from _build(context, dbt, warehouse, tickers, deferred=deferred)
+        # dbt's unit tests judge the models' SQL, not the data: the test session runs them.
+        command = ["build", "--exclude-resource-type", "unit_test"]
+        if rebuild:
+            command.append("--full-refresh")
+        built_by = None if context.is_subset else digest
+        events = _build(context, dbt, warehouse, tickers, command=command, built_by=built_by)
+        for event in events:
+            if deferred and isinstance(event, dg.Output):
+                yield from _materializations(context, event, tickers or [])
+            yield event
 
     return gold
 
@@ -125,27 +151,21 @@ def _build(
     warehouse: Warehouse,
     tickers: list[str] | None,
     *,
-    deferred: bool,
+    command: list[str],
+    built_by: str | None,
 ) -> Iterator[Any]:
-    """Run `dbt build` for `tickers`; parallel runs of one model collide, so one run at a time."""
+    """Run dbt for `tickers`; parallel runs of one model collide, so one run at a time."""
+    run_id = context.run.run_id
     target = Path(tempfile.mkdtemp(prefix="stocks-dbt-"))
     try:
         with (
             warehouse.lock("dbt"),
-            warehouse.gold_batch(context.run.run_id, tickers or [], complete=not context.is_subset),
-            dbt_environment(warehouse, context.run.run_id if tickers is not None else None),
+            warehouse.gold_batch(run_id, tickers or [], built_by=built_by),
+            dbt_environment(warehouse, run_id if tickers is not None else None),
             parse_cache(target),
         ):
-            # dbt's unit tests judge the models' SQL, not the data: the test session runs them.
-            call = dbt.cli(
-                ["build", "--exclude-resource-type", "unit_test"],
-                context=context,
-                target_path=target,
-            )
-            for event in call.stream().fetch_row_counts().fetch_column_metadata():
-                if deferred and isinstance(event, dg.Output):
-                    yield from _materializations(context, event, tickers or [])
-                yield event
+            call = dbt.cli(command, context=context, target_path=target)
+            yield from call.stream().fetch_row_counts().fetch_column_metadata()
     finally:
         shutil.rmtree(target, ignore_errors=True)
 
@@ -156,6 +176,8 @@ def _materializations(
     """Yield the events that Dagster would write if it did not leave them to us."""
     key = context.asset_key_for_output(output.output_name)
     is_partitioned = context.assets_def.specs_by_key[key].partitions_def is not None
-    partitions: Sequence[str | None] = tickers if is_partitioned else (None,)
+    universe = set(context.partition_keys)
+    known = [ticker for ticker in tickers if ticker in universe]
+    partitions: Sequence[str | None] = known if is_partitioned else (None,)
     for partition in partitions:
         yield dg.AssetMaterialization(asset_key=key, partition=partition, metadata=output.metadata)

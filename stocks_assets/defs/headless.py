@@ -77,6 +77,13 @@ class Headless:
             for event in result.filter_events(lambda event: event.is_step_failure)
             if event.step_failure_data.error is not None and not _is_check(str(event.step_key))
         ]
+        if not result.success and not errors and not failures:
+            # Such as a resource that cannot be opened: no step was even tried.
+            errors = [
+                _root_cause(event.job_failure_data.error)
+                for event in result.filter_events(lambda event: event.is_job_failure)
+                if event.job_failure_data.error is not None
+            ] or ["it failed before its first step"]
         return RefreshReport(result.run_id, failures, "; ".join(errors) or None)
 
 
@@ -92,6 +99,8 @@ def _root_cause(error: SerializableErrorInfo) -> str:
     """Return what went wrong at the bottom of a chain of errors, as one line."""
     while error.cause is not None:
         error = error.cause
+    if error.cls_name == dg.DagsterExecutionInterruptedError.__name__:
+        return "it was interrupted; what it finished stays, and the next refresh does the rest"
     return textwrap.shorten(error.message, 600, placeholder=" ...")
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import dagster as dg
 
 from stocks_assets.adapters import silver
-from stocks_assets.adapters.bronze import BronzeStore, Failed, Skipped
+from stocks_assets.adapters.bronze import BronzeStore, Failed, Skipped, Waiting
 from stocks_assets.adapters.silver import Loaded
 from stocks_assets.adapters.warehouse import Warehouse
 from stocks_assets.defs.batch import (
@@ -60,7 +60,7 @@ def silver_asset(table: SilverTable, *, tickers_per_run: int) -> dg.AssetsDefini
         # A refresh loads what is new; who asks for a partition by name gets it loaded anew.
         loaded = silver.load(bronze, warehouse, table, valid, only_stale=is_deferred(context))
 
-        def results() -> Iterator[Done | Skipped | Failed]:
+        def results() -> Iterator[Done | Skipped | Failed | Waiting]:
             yield from invalid
             for result in loaded:
                 yield _describe(bronze, result) if isinstance(result, Loaded) else result
@@ -91,7 +91,7 @@ def _describe(bronze: BronzeStore, loaded: Loaded) -> Done:
     key=["silver", "exchange_calendar"],
     description="One row per calendar date: whether the New York Stock Exchange trades, and when.",
     group_name="silver",
-    kinds={"postgres", "silver", "dlt", "polars"},
+    kinds=KINDS,
     owners=OWNERS,
     output_required=False,
     metadata={"dagster/table_name": "silver.exchange_calendar"},

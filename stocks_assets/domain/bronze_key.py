@@ -25,6 +25,15 @@ def content_hash(body: bytes) -> str:
     return hashlib.sha256(body).hexdigest()[:16]
 
 
+def quarantine_key(dataset: str, ticker: str, moment: datetime, outcome: str) -> str:
+    """Return where a reply that is no data is kept, away from bronze: it is read by people only."""
+    at = moment.astimezone(UTC)
+    return (
+        f"quarantine/{dataset}/{at:%Y-%m-%d}/"
+        f"{at:%H%M%S.%f}_{encode_ticker(ticker)}_{outcome}.json.gz"
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class BronzeKey:
     """Where one reply is kept: `BronzeKey.parse(str(key)) == key`."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,17 +20,25 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """What is fetched for a ticker in one call; `endpoints` are ordered, the fullest first."""
+    """What is fetched for a ticker in one call.
+
+    `endpoints` are ordered, the fullest first. Where calls are scarce, the dataset is asked for
+    again after `refresh_after`, and only once a further session has closed if it follows sessions.
+    """
 
     name: str
     description: str
     endpoints: tuple[Endpoint, ...]
+    refresh_after: timedelta
+    follows_sessions: bool = False
 
 
 WEEKLY_BARS = Dataset(
     "weekly_bars",
     "Weekly prices, adjusted closes, volumes and dividends: the whole history in each reply.",
     (Endpoint("TIME_SERIES_WEEKLY_ADJUSTED", "Weekly Adjusted Time Series"),),
+    refresh_after=timedelta(days=5),
+    follows_sessions=True,
 )
 DAILY_BARS = Dataset(
     "daily_bars",
@@ -44,13 +53,26 @@ DAILY_BARS = Dataset(
         ),
         Endpoint("TIME_SERIES_DAILY", "Time Series (Daily)", {"outputsize": "compact"}),
     ),
+    refresh_after=timedelta(hours=12),
+    follows_sessions=True,
 )
-SPLITS = Dataset("splits", "All splits with their effective dates.", (Endpoint("SPLITS", "data"),))
+SPLITS = Dataset(
+    "splits",
+    "All splits with their effective dates.",
+    (Endpoint("SPLITS", "data"),),
+    refresh_after=timedelta(days=7),
+)
 DIVIDENDS = Dataset(
-    "dividends", "All cash dividends with their ex-dates.", (Endpoint("DIVIDENDS", "data"),)
+    "dividends",
+    "All cash dividends with their ex-dates.",
+    (Endpoint("DIVIDENDS", "data"),),
+    refresh_after=timedelta(days=7),
 )
 COMPANIES = Dataset(
-    "companies", "The company: name, sector, shares, ratios.", (Endpoint("OVERVIEW", "Symbol"),)
+    "companies",
+    "The company: name, sector, shares, ratios.",
+    (Endpoint("OVERVIEW", "Symbol"),),
+    refresh_after=timedelta(days=30),
 )
 
 DATASETS: Mapping[str, Dataset] = {

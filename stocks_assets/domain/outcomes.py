@@ -15,7 +15,7 @@ Outcome
 The vendor refuses with HTTP 200; the words are in `_REFUSALS`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 
@@ -39,9 +39,10 @@ class Unavailable:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The call failed."""
+    """The call failed; `body` is what the vendor said, if anything, without the key."""
 
     reason: str
+    body: bytes = field(default=b"", repr=False)
 
 
 class UnknownSymbol(Refused):
@@ -101,7 +102,8 @@ def classify(endpoint: Endpoint, body: bytes) -> Outcome:
     try:
         document = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
     except msgspec.DecodeError:
-        return Malformed(f"the reply of {endpoint.function} is no JSON object ({len(body)} bytes)")
+        reason = f"the reply of {endpoint.function} is no JSON object ({len(body)} bytes)"
+        return Malformed(reason, body)
     if endpoint.data_key in document:
         return Data(body, endpoint.function)
     if not document:
@@ -113,8 +115,9 @@ def classify(endpoint: Endpoint, body: bytes) -> Outcome:
     )
     for needles, outcome, reason in _REFUSALS:
         if all(needle in words for needle in needles):
-            return outcome(reason.format(function=endpoint.function))
+            return outcome(reason.format(function=endpoint.function), body)
     return Malformed(
         f"the reply of {endpoint.function} has no {endpoint.data_key!r}, "
-        f"only {sorted(document)[:5]}"
+        f"only {sorted(document)[:5]}",
+        body,
     )

@@ -7,7 +7,7 @@ else.
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, Self
 
@@ -33,10 +33,12 @@ class Shaped:
 
     `rows` has the columns of the table's schema; `rejected` has `row_values` (the raw row as JSON)
     and `rules` (names of the rules that it breaks). Both have `dataset`, the input of each row.
+    `is_whole` tells whether the payload has the whole history: then what it has not is not.
     """
 
     rows: pl.DataFrame
     rejected: pl.DataFrame
+    is_whole: bool = True
 
 
 def shape_weekly_bars(ticker: str, payloads: Mapping[str, bytes]) -> Shaped:
@@ -76,7 +78,10 @@ def shape_daily_bars(ticker: str, payloads: Mapping[str, bytes]) -> Shaped:
         _number("7. dividend amount").alias("dividend_amount"),
         _number("8. split coefficient").alias("split_coefficient"),
     )
-    return _split(schemas.DailyBars, frame, raw)
+    shaped = _split(schemas.DailyBars, frame, raw)
+    # Only the adjusted endpoint is asked for whole histories; the other gives the newest sessions.
+    is_whole = raw.frame["5. adjusted close"].is_not_null().all()
+    return replace(shaped, is_whole=bool(is_whole))
 
 
 def shape_corporate_actions(ticker: str, payloads: Mapping[str, bytes]) -> Shaped:
@@ -86,60 +91,18 @@ def shape_corporate_actions(ticker: str, payloads: Mapping[str, bytes]) -> Shape
     """
     shaped: list[Shaped] = []
     if body := payloads.get(datasets.SPLITS.name):
-        raw = _events(datasets.SPLITS, body, ("effective_date", "split_factor"))
-        shaped.append(
-            _split(
-                schemas.CorporateActions,
-                _actions(
-                    raw.frame,
-                    ticker,
-                    action_type="split",
-                    date_field="effective_date",
-                    amount_field="split_factor",
-                ),
-                raw,
-            )
-        )
+        raw = _events(datasets.SPLITS, body, (_SPLITS.date_field, _SPLITS.amount_field))
+        shaped += _actions(raw, raw.frame, ticker, _SPLITS)
     if body := payloads.get(datasets.DIVIDENDS.name):
-        dates = ("declaration_date", "record_date", "payment_date")
-        raw = _events(datasets.DIVIDENDS, body, ("ex_dividend_date", "amount", *dates))
-        shaped.append(
-            _split(
-                schemas.CorporateActions,
-                _actions(
-                    raw.frame,
-                    ticker,
-                    action_type="dividend",
-                    date_field="ex_dividend_date",
-                    amount_field="amount",
-                    further_dates=dates,
-                ),
-                raw,
-            )
-        )
+        fields = (_DIVIDENDS.date_field, _DIVIDENDS.amount_field, *_FURTHER_DATES)
+        raw = _events(datasets.DIVIDENDS, body, fields)
+        shaped += _actions(raw, raw.frame, ticker, _DIVIDENDS)
     if datasets.DAILY_BARS.name in payloads:
         daily = _bars(datasets.DAILY_BARS, payloads)
-        dividends = daily.frame.filter(_number("7. dividend amount") > 0)
-        splits = daily.frame.filter(_number("8. split coefficient") != 1)
-        shaped += [
-            _split(schemas.CorporateActions, frame, daily)
-            for frame in (
-                _actions(
-                    dividends,
-                    ticker,
-                    action_type="dividend",
-                    date_field="label",
-                    amount_field="7. dividend amount",
-                ),
-                _actions(
-                    splits,
-                    ticker,
-                    action_type="split",
-                    date_field="label",
-                    amount_field="8. split coefficient",
-                ),
-            )
-        ]
+        dividends = daily.frame.filter(_number(_DAILY_DIVIDENDS.amount_field) > 0)
+        splits = daily.frame.filter(_number(_DAILY_SPLITS.amount_field) != 1)
+        shaped += _actions(daily, dividends, ticker, _DAILY_DIVIDENDS)
+        shaped += _actions(daily, splits, ticker, _DAILY_SPLITS)
     if not shaped:
         raise PayloadError(f"no payload with corporate actions of {ticker}")
     rows = pl.concat([part.rows for part in shaped])
@@ -324,30 +287,66 @@ def _decode(body: bytes, of: Any, dataset: datasets.Dataset) -> Any:  # noqa: AN
         raise PayloadError(f"a payload of {dataset.name} cannot be read: {error}") from error
 
 
-def _actions(
-    frame: pl.DataFrame,
-    ticker: str,
-    *,
-    action_type: str,
-    date_field: str,
-    amount_field: str,
-    further_dates: Sequence[str] = (),
-) -> pl.DataFrame:
-    amount = _number(amount_field)
-    nothing = pl.lit(None, dtype=pl.Float64)
-    no_date = pl.lit(None, dtype=pl.Date)
-    return frame.select(
+_FURTHER_DATES = ("declaration_date", "record_date", "payment_date")
+
+
+@dataclass(frozen=True, slots=True)
+class _ActionFields:
+    """Which fields of a payload hold the actions of one kind."""
+
+    action_type: str
+    date_field: str
+    amount_field: str
+
+
+_SPLITS = _ActionFields("split", "effective_date", "split_factor")
+_DIVIDENDS = _ActionFields("dividend", "ex_dividend_date", "amount")
+_DAILY_SPLITS = _ActionFields("split", "label", "8. split coefficient")
+_DAILY_DIVIDENDS = _ActionFields("dividend", "label", "7. dividend amount")
+
+
+def _actions(raw: _Raw, frame: pl.DataFrame, ticker: str, fields: _ActionFields) -> list[Shaped]:
+    """Return the actions in `frame`, those of one ex-date as one, and what is no action.
+
+    A regular and a special dividend can share an ex-date: they add up, as splits multiply. The same
+    line twice counts once.
+    """
+    dates = [
+        (_date(name) if name in frame.columns else pl.lit(None, dtype=pl.Date)).alias(name)
+        for name in _FURTHER_DATES
+    ]
+    lines = frame.select(
         pl.col("row_number"),
-        pl.lit(ticker).alias("ticker"),
-        _date(date_field).alias("ex_date"),
-        pl.lit(action_type).alias("action_type"),
-        (amount if action_type == "dividend" else nothing).alias("dividend_amount"),
-        (amount if action_type == "split" else nothing).alias("split_ratio"),
-        *(
-            (_date(name) if name in further_dates else no_date).alias(name)
-            for name in ("declaration_date", "record_date", "payment_date")
-        ),
+        _date(fields.date_field).alias("ex_date"),
+        _number(fields.amount_field).alias("amount"),
+        *dates,
+    ).unique(["ex_date", "amount", *_FURTHER_DATES], keep="first", maintain_order=True)
+    is_good = (pl.col("ex_date").is_not_null() & (pl.col("amount") > 0)).fill_null(value=False)
+    is_dividend = fields.action_type == "dividend"
+    amount = pl.col("amount").sum() if is_dividend else pl.col("amount").product()
+    together = (
+        lines.filter(is_good)
+        .group_by("ex_date", maintain_order=True)
+        .agg(pl.col("row_number").first(), amount, pl.col(_FURTHER_DATES).first())
     )
+    nothing = pl.lit(None, dtype=pl.Float64)
+    # Apart, so that a bad line does not take a good one of its ex-date along as a duplicate.
+    return [
+        _split(
+            schemas.CorporateActions,
+            actions.select(
+                pl.col("row_number"),
+                pl.lit(ticker).alias("ticker"),
+                pl.col("ex_date"),
+                pl.lit(fields.action_type).alias("action_type"),
+                (pl.col("amount") if is_dividend else nothing).alias("dividend_amount"),
+                (nothing if is_dividend else pl.col("amount")).alias("split_ratio"),
+                pl.col(_FURTHER_DATES),
+            ),
+            raw,
+        )
+        for actions in (together, lines.filter(~is_good))
+    ]
 
 
 def _text(field: str) -> pl.Expr:
@@ -386,7 +385,8 @@ def _split(schema: type[dy.Schema], frame: pl.DataFrame, raw: _Raw) -> Shaped:
             {
                 "dataset": [raw.dataset.name] * len(broken),
                 "row_values": [
-                    json.dumps(raw.rows[number], ensure_ascii=False)
+                    # PostgreSQL's jsonb takes any character but this one.
+                    json.dumps(raw.rows[number], ensure_ascii=False).replace("\\u0000", "")
                     for number in details["row_number"]
                 ],
                 "rules": broken,

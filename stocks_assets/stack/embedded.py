@@ -1,8 +1,11 @@
 """The servers that the platform brings along: PostgreSQL and S3, in one home folder."""
 
-from collections.abc import Callable
+import fcntl
+import os
+import tempfile
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -49,7 +52,7 @@ class EmbeddedStack:
             StackError: A server cannot be started.
         """
         homes.prepare(self._home)
-        with ThreadPoolExecutor() as pool:
+        with _choosing_ports(), ThreadPoolExecutor() as pool:
             starts = [pool.submit(_start, server, progress) for server in self._servers()]
         for start in starts:
             start.result()
@@ -98,6 +101,15 @@ class EmbeddedStack:
 
     def _servers(self) -> list[EmbeddedPostgres | EmbeddedS3]:
         return [server for server in (self._postgres, self._s3) if server]
+
+
+@contextmanager
+def _choosing_ports() -> Iterator[None]:
+    """Let one stack of this user start at a time: two would find the same port to be free."""
+    path = Path(tempfile.gettempdir()) / f"stocks-ports-{os.getuid()}.lock"
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _start(server: EmbeddedPostgres | EmbeddedS3, progress: Callable[[str], None]) -> None:

@@ -112,6 +112,20 @@ def is_running(home: Path, name: str) -> bool:
     return read(home, name) is not None
 
 
+def listens(record: Record, port: int) -> bool:
+    """Whether the process, or a descendant, is the one that listens on the port."""
+    try:
+        process = psutil.Process(record.pid)
+        family = [process, *process.children(recursive=True)]
+        return any(
+            connection.status == psutil.CONN_LISTEN and connection.laddr.port == port
+            for member in family
+            for connection in member.net_connections(kind="tcp")
+        )
+    except psutil.Error:
+        return False
+
+
 def stop(home: Path, name: str, *, timeout: float = 15.0) -> bool:
     """End a process and all its descendants; whether there was anything to end."""
     record = read(home, name)

@@ -1,12 +1,16 @@
 """The whole graph on real servers: what each way of running it leaves behind."""
 
-from datetime import date
+import gzip
+from datetime import UTC, date, datetime
 
 import dagster as dg
 import polars as pl
 import pytest
 
+from stocks_assets.adapters.bronze import BronzeStore
+from stocks_assets.adapters.object_store import ObjectStore
 from stocks_assets.adapters.sources.sample import SampleSource
+from stocks_assets.domain.bronze_key import BronzeKey, content_hash
 from stocks_assets.domain.datasets import COMPANIES, DATASETS
 from stocks_assets.domain.outcomes import Unavailable
 from stocks_assets.domain.payloads import SILVER_TABLES
@@ -102,6 +106,7 @@ def test_a_ticker_that_fails_costs_the_others_nothing_and_the_run_says_which(wor
     failures = world.warehouse.failures(result.run_id)
     assert {failure.ticker for failure in failures} == {"NOPE"}
     assert any("does not know this ticker" in failure.reason for failure in failures)
+    assert world.materialized("silver/daily_bars") == set(TICKERS)
     check = result.get_asset_check_evaluations()[-1]
     assert (check.check_name, check.passed) == ("every_ticker_is_refreshed", False)
 
@@ -226,3 +231,65 @@ def test_gold_returns_and_averages_follow_their_definitions(world):
         + days.filter(pl.col("dividend_amount") > 0).height
         > 0
     )
+
+
+def test_another_bucket_is_not_taken_for_the_one_that_the_index_knows(world, store):
+    world.add(TICKERS[0])
+    world.refresh(sample(), TICKERS[:1])
+    first = world.objects()
+    other = ObjectStore(store._location, f"{store.bucket}-other")
+    other.ensure_bucket()
+    with other:
+        world.store, world.bronze = other, BronzeStore(other, world.warehouse)
+        assert world.refresh(sample(), TICKERS[:1]).success
+        contents = {BronzeKey.parse(key).content_hash for key in world.objects()}
+    assert contents == {BronzeKey.parse(key).content_hash for key in first}
+
+
+def test_an_older_vintage_replaces_the_newer_one_as_a_whole(world):
+    world.add(TICKERS[0])
+    world.refresh(sample(MONDAY), TICKERS[:1])
+    world.refresh(sample(date(2026, 8, 14)), TICKERS[:1])
+    for table in ("silver.weekly_bars", "silver.daily_bars", "gold.fct_daily_prices"):
+        last = world.query(f"select max(session_date) from {table}").item()
+        assert last == date(2026, 8, 14), table
+
+
+def test_a_gold_table_that_is_gone_or_of_another_project_is_built_again(world):
+    world.add(*TICKERS[:2])
+    world.refresh(sample(), TICKERS[:2])
+    before = world.query("select * from gold.agg_monthly_prices order by ticker, month_start")
+    with world.warehouse.connect() as connection:
+        connection.execute("drop table gold.agg_monthly_prices")
+    assert world.refresh(sample(), TICKERS[:1]).success
+    after = world.query("select * from gold.agg_monthly_prices order by ticker, month_start")
+    assert after.equals(before)
+    with world.warehouse.connect() as connection:
+        connection.execute("delete from gold.agg_monthly_prices")
+        connection.execute("update ops.gold_builds set built_by = 'an older project'")
+    assert world.refresh(sample(), TICKERS[:1]).success
+    after = world.query("select * from gold.agg_monthly_prices order by ticker, month_start")
+    assert after.equals(before)
+
+
+def test_silver_before_bronze_is_refused_with_the_way_to_mend_it(world):
+    world.add(TICKERS[0])
+    result = world.materialize(sample(), "silver/weekly_bars", first=TICKERS[0])
+    assert not result.success
+    assert "materialize that first" in world.warehouse.failures(result.run_id)[0].reason
+
+
+def test_a_damaged_object_fails_its_ticker_alone(world):
+    world.add(*TICKERS[:2])
+    body = MARKET.reply("TIME_SERIES_WEEKLY_ADJUSTED", TICKERS[0], FRIDAY)
+    key = BronzeKey(
+        "weekly_bars", TICKERS[0], datetime(2026, 11, 14, tzinfo=UTC), content_hash(body)
+    )
+    world.store._client.put_object(
+        Bucket=world.store.bucket, Key=str(key), Body=gzip.compress(body)[:-100]
+    )
+    result = world.refresh(sample(), TICKERS[:2])
+    failures = world.warehouse.failures(result.run_id)
+    assert [(f.asset, f.ticker) for f in failures] == [("silver/weekly_bars", TICKERS[0])]
+    assert str(key) in failures[0].reason
+    assert world.materialized("silver/weekly_bars") == {TICKERS[1]}

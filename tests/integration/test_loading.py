@@ -65,6 +65,14 @@ def test_a_load_inserts_what_is_new_and_rewrites_only_what_changed(warehouse):
     assert staging_schemas(warehouse) == []
 
 
+def test_rows_that_a_whole_history_lacks_are_deleted_and_others_stay(warehouse):
+    loader.upsert(warehouse, "daily_bars", bars("A", (1.0, 2.0, 3.0)), KEY)
+    loader.upsert(warehouse, "daily_bars", bars("B", (1.0, 2.0, 3.0)), KEY)
+    loader.upsert(warehouse, "daily_bars", bars("A", (1.0, 5.0)), KEY, whole_tickers=["A"])
+    loader.upsert(warehouse, "daily_bars", bars("B", (1.0,)), KEY)
+    assert [row[2] for row in stored(warehouse)] == [1.0, 5.0, 1.0, 2.0, 3.0]
+
+
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [

@@ -168,6 +168,33 @@ def test_a_dataset_of_its_own_counts_before_the_daily_bars():
     assert rows["dataset"].to_list() == ["dividends"]
 
 
+def test_a_regular_and_a_special_dividend_of_one_ex_date_add_up():
+    line = {"ex_dividend_date": "2024-11-15", "amount": "1.16"}
+    special = {"ex_dividend_date": "2024-11-15", "amount": "15"}
+    shaped = shape_corporate_actions("A", actions(dividends=[line, special, line]))
+    assert shaped.rows["dividend_amount"].to_list() == [16.16]
+    assert shaped.rejected.is_empty()
+
+
+def test_a_dividend_without_a_date_or_amount_is_set_apart_and_the_others_stay():
+    dividends = [
+        {"ex_dividend_date": "2024-11-15", "amount": "1"},
+        {"ex_dividend_date": "None", "amount": "1"},
+        {"ex_dividend_date": "2024-11-15", "amount": "None"},
+        {"ex_dividend_date": "2024-08-15", "amount": "-1\u0000"},
+    ]
+    shaped = shape_corporate_actions("A", actions(dividends=dividends))
+    assert shaped.rows["dividend_amount"].to_list() == [1.0]
+    assert shaped.rejected.height == 3
+    assert "\\u0000" not in "".join(shaped.rejected["row_values"])
+
+
+def test_only_payloads_of_the_adjusted_endpoint_are_whole_histories():
+    assert not shape_daily_bars("A", daily({"2024-04-15": raw_day()})).is_whole
+    adjusted = raw_day(**{"5. adjusted close": "1", "6. volume": "7"})
+    assert shape_daily_bars("A", daily({"2024-04-15": adjusted})).is_whole
+
+
 def test_a_reverse_and_a_fractional_split_keep_their_ratio():
     splits = [
         {"effective_date": "2023-08-07", "split_factor": "0.1250"},

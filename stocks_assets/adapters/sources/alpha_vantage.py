@@ -1,5 +1,6 @@
 """The live vendor: one symbol a call, refusals with HTTP 200, the key in the query string."""
 
+import logging
 import threading
 from collections.abc import Sequence
 
@@ -20,6 +21,10 @@ from stocks_assets.domain.tickers import parse_ticker
 _LIMIT_BYTES = 64 * 1024 * 1024
 _ATTEMPTS = 4
 
+# Whoever turns these logs on would find the key there: in the URL, and where a redirect repeats it.
+for _name in ("httpx", "httpcore.http11"):
+    logging.getLogger(_name).addFilter(lambda record: "apikey=" not in record.getMessage())
+
 
 class AlphaVantageSource:
     """Calls the vendor, tries again what may pass, and stops for good when the day is spent.
@@ -36,7 +41,7 @@ class AlphaVantageSource:
             headers={"User-Agent": "stocks-assets", "Accept-Encoding": "gzip"},
             follow_redirects=False,
         )
-        self._day_quota_spent = threading.Event()
+        self._day_quota_spent = False
         # A free key takes one call at a time and one a second; concurrent ones would be refused.
         self._one_at_a_time = threading.Lock()
         self._retry = tenacity.Retrying(
@@ -44,20 +49,19 @@ class AlphaVantageSource:
                 lambda outcome: isinstance(outcome, BurstLimited | TransportFailed)
             ),
             stop=tenacity.stop_after_attempt(_ATTEMPTS),
-            wait=tenacity.wait_exponential_jitter(initial=retry_wait, max=20, jitter=retry_wait),
+            wait=tenacity.wait_exponential_jitter(multiplier=retry_wait, max=20, jitter=retry_wait),
             retry_error_callback=_last_outcome,
         )
 
     def fetch(self, dataset: Dataset, ticker: str) -> Outcome:
         """Return the vendor's reply from the fullest endpoint that the key may use."""
         endpoint = next(e for e in dataset.endpoints if self._premium or not e.premium)
-        if self._day_quota_spent.is_set():
-            return DayQuotaSpent("not called: the calls of the day are spent")
         with self._one_at_a_time:
+            if self._day_quota_spent:
+                return DayQuotaSpent("not called: the calls of the day are spent")
             outcome: Outcome = self._retry(self._call, endpoint, parse_ticker(ticker))
-        if isinstance(outcome, DayQuotaSpent):
-            self._day_quota_spent.set()
-        return outcome
+            self._day_quota_spent = isinstance(outcome, DayQuotaSpent)
+            return outcome
 
     def listed_tickers(self, count: int | None) -> Sequence[str]:  # noqa: ARG002 # the port's name
         """Name none: the universe is the user's own."""

@@ -5,6 +5,7 @@ from typing import Protocol
 
 from stocks_assets.domain.datasets import Dataset
 from stocks_assets.domain.outcomes import Outcome
+from stocks_assets.domain.planner import Allowance
 
 
 class Source(Protocol):
@@ -15,6 +16,9 @@ class Source(Protocol):
 
         A refusal is an outcome, not an exception.
         """
+
+    def allowance(self) -> Allowance | None:
+        """Return how many calls are left; None where calls cost nothing and need no plan."""
 
     def listed_tickers(self, count: int | None) -> Sequence[str]:
         """Return the first `count` tickers that the source can name; none where it cannot."""

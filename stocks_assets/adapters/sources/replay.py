@@ -1,11 +1,11 @@
 """Recorded payloads: `<FUNCTION>/<vintage>/<TICKER>.json` below one folder."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import date
 from pathlib import Path
 
 from stocks_assets.domain.datasets import DATASETS, Dataset
-from stocks_assets.domain.outcomes import Outcome, Unavailable, classify
+from stocks_assets.domain.outcomes import Outcome, TransportFailed, Unavailable, classify
 from stocks_assets.domain.tickers import decode_ticker, encode_ticker
 from stocks_assets.errors import InvalidTickerError
 
@@ -18,15 +18,28 @@ class ReplaySource:
         self._vintage = vintage
 
     def fetch(self, dataset: Dataset, ticker: str) -> Outcome:
-        """Return the recorded payload; what has no recording is not available."""
+        """Return the recorded payload; what has no recording is not available.
+
+        Of recordings of one day, the one of the fullest endpoint is served.
+        """
         name = f"{encode_ticker(ticker)}.json"
-        for endpoint in dataset.endpoints:
-            for vintage in self._vintages(endpoint.function):
-                recording = vintage / name
-                if recording.is_file():
-                    return classify(endpoint, recording.read_bytes())
-        functions = " or ".join(endpoint.function for endpoint in dataset.endpoints)
-        return Unavailable(f"no recording of {functions} for {ticker}")
+        recordings = [
+            (vintage, -rank, endpoint, folder / name)
+            for rank, endpoint in enumerate(dataset.endpoints)
+            for vintage, folder in self._vintages(endpoint.function)
+            if (folder / name).is_file()
+        ]
+        if not recordings:
+            functions = " or ".join(endpoint.function for endpoint in dataset.endpoints)
+            return Unavailable(f"no recording of {functions} for {ticker}")
+        _, _, endpoint, path = max(recordings, key=lambda recording: recording[:2])
+        try:
+            return classify(endpoint, path.read_bytes())
+        except OSError as error:
+            return TransportFailed(f"{path} cannot be read: {error.strerror}")
+
+    def allowance(self) -> None:
+        """Plan nothing: calls cost nothing here."""
 
     def listed_tickers(self, count: int | None) -> Sequence[str]:
         """Return the tickers with a recording, in alphabetical order."""
@@ -36,19 +49,23 @@ class ReplaySource:
         names = {
             recording.stem
             for function in functions
-            for vintage in self._vintages(function)
-            for recording in vintage.glob("*.json")
+            for _, folder in self._vintages(function)
+            for recording in folder.glob("*.json")
         }
         return sorted(_tickers(names))[:count]
 
     def close(self) -> None:
         """Hold nothing, so let go of nothing."""
 
-    def _vintages(self, function: str) -> list[Path]:
-        """Return the folders of recordings of `function`, the newest first."""
-        folders = [path for path in (self._folder / function).glob("*-*-*") if path.is_dir()]
-        last = self._vintage.isoformat() if self._vintage else "9999-12-31"
-        return sorted((path for path in folders if path.name <= last), reverse=True)
+    def _vintages(self, function: str) -> Iterator[tuple[date, Path]]:
+        """Yield the dated folders of recordings of `function` that are not after the vintage."""
+        for folder in (self._folder / function).glob("????-??-??"):
+            try:
+                vintage = date.fromisoformat(folder.name)
+            except ValueError:
+                continue
+            if self._vintage is None or vintage <= self._vintage:
+                yield vintage, folder
 
 
 def _tickers(names: set[str]) -> list[str]:

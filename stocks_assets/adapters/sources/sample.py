@@ -23,6 +23,9 @@ class SampleSource:
         body = self._market.reply(endpoint.function, ticker, self._last_session())
         return classify(endpoint, body)
 
+    def allowance(self) -> None:
+        """Plan nothing: calls cost nothing here."""
+
     def listed_tickers(self, count: int | None) -> Sequence[str]:
         """Return the first `count` companies of the market."""
         return self._market.tickers(_DEFAULT_COUNT if count is None else count)

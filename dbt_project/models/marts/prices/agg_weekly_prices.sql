@@ -1,10 +1,120 @@
 with
 
-weeks as (
+vendor_weeks as (
     select * from {{ ref('fct_weekly_prices') }}
     {% if is_incremental() %}
     where {{ in_batch('ticker') }}
     {% endif %}
+),
+
+daily_weeks as (
+    select * from {{ ref('int_weekly_bars_from_daily') }}
+    {% if is_incremental() %}
+    where {{ in_batch('ticker', through_groups=true) }}
+    {% endif %}
+),
+
+actions as (
+    select * from {{ ref('stg_corporate_actions') }}
+    {% if is_incremental() %}
+    where {{ in_batch('ticker') }}
+    {% endif %}
+),
+
+split_weeks as (
+    select
+        ticker,
+        date_trunc('week', ex_date)::date as week_start,
+        max(ex_date) as split_date
+    from actions
+    where split_ratio <> 1
+    group by ticker, date_trunc('week', ex_date)::date
+),
+
+calendar_weeks as (
+    select
+        week_start,
+        min(date_day) as first_session,
+        max(date_day) as last_session
+    from {{ ref('dim_date') }}
+    where is_session
+    group by week_start
+),
+
+weeks as (
+    select
+        ticker,
+        week_start,
+        vendor_weeks.ticker is null as is_from_daily,
+        coalesce(vendor_weeks.session_date, daily_weeks.session_date) as session_date,
+        vendor_weeks.open as vendor_open,
+        vendor_weeks.high as vendor_high,
+        vendor_weeks.low as vendor_low,
+        vendor_weeks.volume as vendor_volume,
+        daily_weeks.open as daily_open,
+        daily_weeks.high as daily_high,
+        daily_weeks.low as daily_low,
+        daily_weeks.volume as daily_volume,
+        daily_weeks.session_date as daily_session_date,
+        coalesce(vendor_weeks.close, daily_weeks.close) as close,
+        coalesce(vendor_weeks.adjusted_close, daily_weeks.adjusted_close) as adjusted_close,
+        coalesce(vendor_weeks.dividend_amount, daily_weeks.dividend_amount) as dividend_amount,
+        coalesce(daily_weeks.has_split_inside, false) as daily_has_split_inside,
+        calendar_weeks.last_session,
+        split_weeks.split_date,
+        -- Daily bars that begin in the middle of a week say nothing of how the week began.
+        case
+            when
+                daily_weeks.first_session <= calendar_weeks.first_session
+                or not daily_weeks.begins_history
+                then daily_weeks.first_session
+        end as daily_first_session,
+        coalesce(calendar_weeks.first_session, week_start) as calendar_first_session
+    from vendor_weeks
+    full join daily_weeks using (ticker, week_start)
+    left join split_weeks using (ticker, week_start)
+    left join calendar_weeks using (week_start)
+),
+
+judged as (
+    select
+        *,
+        not is_from_daily and (
+            (daily_has_split_inside and daily_session_date <= session_date)
+            or coalesce(
+                split_date > coalesce(daily_first_session, calendar_first_session)
+                and split_date <= session_date,
+                false
+            )
+        ) as vendor_mixes_scales,
+        daily_has_split_inside
+        and daily_first_session is not null
+        and daily_session_date = session_date as daily_keeps_scale
+    from weeks
+    where adjusted_close is not null
+),
+
+chosen as (
+    select
+        *,
+        is_from_daily or (vendor_mixes_scales and daily_keeps_scale) as takes_daily
+    from judged
+),
+
+bars as (
+    select
+        ticker,
+        week_start,
+        session_date,
+        case when takes_daily then daily_open when not vendor_mixes_scales then vendor_open end as open,
+        case when takes_daily then daily_high when not vendor_mixes_scales then vendor_high end as high,
+        case when takes_daily then daily_low when not vendor_mixes_scales then vendor_low end as low,
+        close,
+        adjusted_close,
+        case when takes_daily then daily_volume else vendor_volume end as volume,
+        dividend_amount,
+        coalesce(session_date >= last_session, false) as is_complete
+    from chosen
 ),
 
 adjusted as (
@@ -18,10 +128,11 @@ adjusted as (
         adjusted_close,
         volume,
         dividend_amount,
-        simple_return_1w,
         is_complete,
-        row_number() over (partition by ticker order by week_start) as weeks_so_far
-    from weeks
+        lag(adjusted_close) over weeks_of_ticker as previous_adjusted_close,
+        row_number() over weeks_of_ticker as weeks_so_far
+    from bars
+    window weeks_of_ticker as (partition by ticker order by week_start)
 ),
 
 final as (
@@ -35,7 +146,7 @@ final as (
         adjusted_close,
         volume,
         dividend_amount,
-        simple_return_1w,
+        adjusted_close / nullif(previous_adjusted_close, 0) - 1 as simple_return_1w,
         case when weeks_so_far >= 4 then avg(adjusted_close) over last_4_weeks end as sma_4w,
         case when weeks_so_far >= 13 then avg(adjusted_close) over last_13_weeks end as sma_13w,
         case when weeks_so_far >= 26 then avg(adjusted_close) over last_26_weeks end as sma_26w,

@@ -29,6 +29,12 @@ comment on table bronze.objects is 'One row per bronze object: a reply of the ve
 create index on bronze.objects (dataset, ticker, fetched_at desc);
 create index on bronze.objects (dataset, fetched_at desc);
 
+create table bronze.indexed_bucket (
+    identity text not null,
+    only_row boolean primary key default true check (only_row)
+);
+comment on table bronze.indexed_bucket is 'The one bucket that bronze.objects speaks of.';
+
 create table silver.weekly_bars (
     ticker text not null,
     week_start date not null check (extract(isodow from week_start) = 1),
@@ -146,9 +152,11 @@ comment on table ops.silver_loads is 'One row per silver table and ticker: the o
 
 create table ops.gold_builds (
     ticker text primary key,
-    built_at timestamptz not null
+    built_at timestamptz not null,
+    built_by text not null
 );
 comment on table ops.gold_builds is 'One row per ticker: gold holds all that silver had at built_at.';
+comment on column ops.gold_builds.built_by is 'Digest of the dbt project that built it.';
 
 create table ops.batches (
     batch_id text not null,

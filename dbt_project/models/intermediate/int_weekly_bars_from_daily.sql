@@ -1,0 +1,42 @@
+with
+
+prices as (
+    select
+        *,
+        date_trunc('week', session_date)::date as week_start
+    from {{ ref('fct_daily_prices') }}
+),
+
+sessions as (
+    select
+        *,
+        lag(session_date) over week is null as is_first_session,
+        lead(session_date) over week is null as is_last_session,
+        -- A week has six later sessions at most; their product is exact, unlike exp(sum(ln())).
+        {% for later in range(1, 7) -%}
+        lead(split_ratio, {{ later }}, 1::double precision) over week{{ ' * ' if not loop.last }}
+        {%- endfor %} as later_splits
+    from prices
+    window week as (partition by ticker, week_start order by session_date)
+),
+
+final as (
+    select
+        ticker,
+        week_start,
+        min(session_date) as first_session,
+        max(session_date) as session_date,
+        max(open / later_splits) filter (where is_first_session) as open,
+        max(high / later_splits) as high,
+        min(low / later_splits) as low,
+        max(close) filter (where is_last_session) as close,
+        sum(volume * later_splits)::bigint as volume,
+        max(adjusted_close) filter (where is_last_session) as adjusted_close,
+        sum(dividend_amount / later_splits) as dividend_amount,
+        bool_or(split_ratio <> 1 and not is_first_session) as has_split_inside,
+        bool_or(is_first_session and previous_close is null) as begins_history
+    from sessions
+    group by ticker, week_start
+)
+
+select * from final

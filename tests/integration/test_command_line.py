@@ -1,0 +1,590 @@
+"""`stocks` as people and scripts run it: a process with an environment, output and an exit status.
+
+The homes are temporary; every one is stopped at the end, and nothing of it may still run.
+"""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import boto3
+import httpx
+import psutil
+import psycopg
+import pytest
+from psycopg import sql
+
+from stocks_assets.domain.sample_market import SampleMarket
+from stocks_assets.stack.embedded import Endpoints
+
+STOCKS = Path(sys.executable).with_name("stocks")
+TABLES = {
+    "silver": {"companies", "corporate_actions", "daily_bars", "exchange_calendar", "weekly_bars"},
+    "gold": {
+        "agg_monthly_prices",
+        "agg_weekly_prices",
+        "dim_company",
+        "dim_date",
+        "fct_daily_prices",
+        "fct_weekly_prices",
+    },
+}
+SECRET = "s3cret-of-mine"
+SERVICES = ["postgres", "seaweedfs", "code-location", "webserver", "daemon"]
+# Holds the platform as a long command does: says so, waits for a line, uses it, ends.
+HOLD = (
+    "from stocks_assets.platform import Platform\n"
+    "with Platform.from_settings().headless() as headless:\n"
+    "    print('ready', flush=True); input(); print(headless.tickers(), flush=True)"
+)
+
+
+@dataclass(frozen=True)
+class CommandLine:
+    """The command line with a home of its own and nothing of the developer's environment."""
+
+    home: Path
+    more: dict[str, str]
+
+    def environment(self, **more: str) -> dict[str, str]:
+        return {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.home.parent),
+            "COLUMNS": "200",
+            "STOCKS_ENV_FILE": os.devnull,
+            "STOCKS_HOME": str(self.home),
+            **self.more,
+            **more,
+        }
+
+    def run(self, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [STOCKS, *arguments],
+            env=self.environment(**more),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+
+    def succeed(self, *arguments: str, **more: str) -> str:
+        done = self.run(*arguments, **more)
+        assert (done.returncode, done.stderr) == (0, "")
+        return done.stdout
+
+    def refuse(self, *arguments: str, **more: str) -> str:
+        """Return the one line on standard error of a command that cannot work."""
+        done = self.run(*arguments, **more)
+        lines = done.stderr.splitlines()
+        assert (done.returncode, len(lines)) == (1, 1), done.stderr
+        assert lines[0].startswith("error: ")
+        assert SECRET not in done.stdout + done.stderr
+        return lines[0]
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        return self.spawn(STOCKS, *arguments)
+
+    def hold(self) -> subprocess.Popen[str]:
+        return self.spawn(sys.executable, "-c", HOLD)
+
+    def spawn(self, *arguments: str | Path) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            arguments,
+            env=self.environment(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            process_group=0,
+        )
+
+    def status(self) -> dict:
+        return json.loads(self.succeed("status", "--json"))
+
+    def running(self) -> dict[str, int]:
+        services = self.status()["services"]
+        assert [service["name"] for service in services] == SERVICES
+        return {service["name"]: service["pid"] for service in services if service["running"]}
+
+    def processes(self) -> list[list[str]]:
+        """Return the command lines of what runs for this home, marked as the project marks it."""
+        found = []
+        for process in psutil.process_iter():
+            with suppress(psutil.Error, OSError):
+                mark = process.environ().get("STOCKS_STACK_PROCESS", "")
+                if mark.startswith(f"{self.home.resolve()}:") or self._works_here(process):
+                    found.append(process.cmdline())
+        return found
+
+    def _works_here(self, process: psutil.Process) -> bool:
+        return Path(process.cwd()).is_relative_to(self.home.resolve())
+
+
+def end(command: CommandLine) -> None:
+    command.run("down")
+    assert command.processes() == []
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> Iterator[CommandLine]:
+    """A home where nothing was ever started."""
+    command = CommandLine(tmp_path / "my home", {})
+    yield command
+    end(command)
+
+
+@pytest.fixture(scope="module")
+def idle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CommandLine]:
+    """A home for commands that are to start nothing."""
+    command = CommandLine(tmp_path_factory.mktemp("idle") / "home", {})
+    yield command
+    end(command)
+
+
+@pytest.fixture(scope="module")
+def demonstrated(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[tuple[CommandLine, str, list[list[str]]]]:
+    """A home after its first demo, what that printed, and what it left running."""
+    command = CommandLine(tmp_path_factory.mktemp("demo") / "home", {})
+    try:
+        said = command.succeed("demo", "--tickers", "2", "--no-ui")
+        yield command, said, command.processes()
+    finally:
+        end(command)
+
+
+@pytest.fixture
+def served(demonstrated) -> CommandLine:
+    """The home of the demo with everything running."""
+    command = demonstrated[0]
+    command.succeed("up", "--detach")
+    return command
+
+
+@pytest.fixture
+def outside(servers: Endpoints, tmp_path: Path) -> Iterator[CommandLine]:
+    """A home without any server of its own: the settings name others, with a new database."""
+    name = f"outside_{os.getpid()}_{time.monotonic_ns()}"
+    command = CommandLine(
+        tmp_path / "home",
+        {
+            "STOCKS_DATABASE_URL": beside(servers, name),
+            "STOCKS_S3_ENDPOINT_URL": servers.s3_endpoint_url,
+            "STOCKS_BUCKET": name.replace("_", "-"),
+            "AWS_ACCESS_KEY_ID": servers.aws_access_key_id,
+            "AWS_SECRET_ACCESS_KEY": servers.aws_secret_access_key,
+        },
+    )
+    yield command
+    assert command.processes() == []
+    assert "nothing was running" in command.succeed("down")
+
+
+def beside(servers: Endpoints, database: str, *, user: str = "", host: str = "") -> str:
+    """Return the URL of another database of the server, perhaps for somebody else."""
+    parts = urlsplit(servers.database_url)
+    credentials, _, address = parts.netloc.rpartition("@")
+    netloc = f"{user or credentials}@{host or address}"
+    return parts._replace(netloc=netloc, path=f"/{database}").geturl()
+
+
+def nobody_listens_at() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def contents(command: CommandLine) -> tuple[dict[str, list], list[tuple]]:
+    """Return each row with the transaction that wrote it, and each object with its time."""
+    status = command.status()
+    tables = {}
+    with psycopg.connect(status["database_url"]) as connection:
+        names = connection.execute(
+            "select schemaname, tablename from pg_tables where schemaname in "
+            "('bronze', 'silver', 'gold') and tablename !~ '^_dlt' order by 1, 2"
+        ).fetchall()
+        for schema, table in names:
+            tables[f"{schema}.{table}"] = connection.execute(
+                sql.SQL("select xmin::text, t::text from {} t order by 2").format(
+                    sql.Identifier(schema, table)
+                )
+            ).fetchall()
+    s3 = boto3.client(
+        "s3",
+        endpoint_url=status["s3_endpoint_url"],
+        aws_access_key_id=status["aws_access_key_id"],
+        aws_secret_access_key=status["aws_secret_access_key"],
+        region_name="us-east-1",
+    )
+    listing = s3.list_objects_v2(Bucket=status["bucket"])
+    s3.close()
+    assert not listing["IsTruncated"]
+    return tables, [
+        (entry["Key"], entry["ETag"], entry["LastModified"]) for entry in listing["Contents"]
+    ]
+
+
+def graphql(command: CommandLine, query: str, **variables: object) -> dict:
+    reply = httpx.post(
+        f"{command.status()['ui_url']}/graphql",
+        json={"query": query, "variables": variables},
+        timeout=60,
+        trust_env=False,
+    ).raise_for_status()
+    assert "errors" not in reply.json(), reply.json()["errors"]
+    return reply.json()["data"]
+
+
+# The demo
+
+
+def test_a_demo_shows_its_tables_and_tickers_and_leaves_nothing_running(demonstrated):
+    _, said, left_running = demonstrated
+    for schema, tables in TABLES.items():
+        for table in tables:
+            assert re.search(rf"^{schema}\.{table} +[\d,]*[1-9]", said, re.MULTILINE)
+    tickers = SampleMarket().tickers(2)
+    for ticker in tickers:
+        assert re.search(rf"^{ticker} .*\d\.\d\d .*%", said, re.MULTILINE)
+    assert "All 2 tickers are up to date" in said
+    assert left_running == []
+
+
+def test_a_second_demo_writes_no_object_and_no_row(served):
+    before, running = contents(served), served.running()
+    assert set(before[0]) >= {f"{schema}.{t}" for schema, ts in TABLES.items() for t in ts}
+    assert len(before[1]) == 2 * 5
+    said = served.succeed("demo", "--tickers", "2", "--no-ui")
+    assert "2 tickers, 0 of them new" in said
+    assert contents(served) == before
+    assert served.running() == running
+
+
+# The UI
+
+
+def test_the_ui_shows_one_graph_from_bronze_to_gold(served):
+    ui = served.status()["ui_url"]
+    assert "dagster_webserver_version" in httpx.get(f"{ui}/server_info", trust_env=False).json()
+    found = graphql(
+        served,
+        "{workspaceOrError {... on Workspace {locationEntries {name loadStatus}}} "
+        "assetNodes {assetKey {path} isPartitioned description kinds groupName "
+        "owners {... on TeamAssetOwner {team}} dependencyKeys {path}}}",
+    )
+    assert found["workspaceOrError"]["locationEntries"] == [
+        {"name": "stocks_assets", "loadStatus": "LOADED"}
+    ]
+    nodes = {"/".join(node["assetKey"]["path"]): node for node in found["assetNodes"]}
+    for schema, tables in TABLES.items():
+        assert {f"{schema}/{table}" for table in tables} <= set(nodes)
+    assert {key.split("/")[0] for key in nodes} >= {"bronze", "silver", "gold"}
+    for key, node in nodes.items():
+        assert node["description"], key
+        assert node["kinds"], key
+        assert node["groupName"] != "default", key
+        assert [owner["team"] for owner in node["owners"]], key
+
+    def ancestors(key: str) -> set[str]:
+        parents = {"/".join(parent["path"]) for parent in nodes[key]["dependencyKeys"]}
+        return parents.union(*map(ancestors, parents))
+
+    assert {"silver/weekly_bars", "bronze/weekly_bars"} <= ancestors("gold/fct_weekly_prices")
+
+
+def test_a_second_up_starts_nothing_twice(served):
+    running, processes = served.running(), sorted(served.processes())
+    assert list(running) == SERVICES
+    said = served.succeed("up", "--detach")
+    assert said.count("runs already") == 3
+    assert served.running() == running
+    assert sorted(served.processes()) == processes
+
+
+def test_the_status_for_scripts_opens_what_runs(served):
+    status = served.status()
+    assert status["home"] == str(served.home)
+    assert all(service["running"] and service["version"] for service in status["services"])
+    with psycopg.connect(status["database_url"]) as connection:
+        assert connection.info.server_version // 10_000 == 18
+    for_people = served.succeed("status")
+    assert for_people.count("running") == len(SERVICES)
+    assert urlsplit(status["database_url"]).password not in for_people
+    assert status["aws_secret_access_key"] not in for_people
+
+
+def test_a_backfill_of_everything_takes_a_handful_of_runs(served):
+    tickers = list(SampleMarket().tickers(12))
+    served.succeed("tickers", "add", *tickers)
+    nodes = graphql(served, "{assetNodes {assetKey {path} isPartitioned isMaterializable}}")
+    keys = [n["assetKey"] for n in nodes["assetNodes"] if n["isPartitioned"]]
+    launched = graphql(
+        served,
+        "mutation ($p: LaunchBackfillParams!) {launchPartitionBackfill(backfillParams: $p) "
+        "{__typename ... on LaunchBackfillSuccess {backfillId} ... on PythonError {message}}}",
+        p={"assetSelection": keys, "allPartitions": True, "title": "everything"},
+    )["launchPartitionBackfill"]
+    assert launched["__typename"] == "LaunchBackfillSuccess", launched
+    deadline = time.monotonic() + 500
+    while True:
+        backfill = graphql(
+            served,
+            "query ($id: String!) {partitionBackfillOrError(backfillId: $id) "
+            "{... on PartitionBackfill {status runs(limit: 50) {id status}}}}",
+            id=launched["backfillId"],
+        )["partitionBackfillOrError"]
+        if backfill["status"] not in ("REQUESTED", "IN_PROGRESS"):
+            break
+        assert time.monotonic() < deadline, backfill
+        time.sleep(1)
+    assert backfill["status"] == "COMPLETED_SUCCESS"
+    assert {run["status"] for run in backfill["runs"]} == {"SUCCESS"}
+    assert len(backfill["runs"]) < len(tickers)
+    with psycopg.connect(served.status()["database_url"]) as connection:
+        done = connection.execute("select distinct ticker from gold.fct_weekly_prices").fetchall()
+    assert {row[0] for row in done} == set(tickers)
+
+
+# Starting and ending
+
+
+def test_what_nobody_started_has_a_status_and_can_be_stopped(tmp_path):
+    command = CommandLine(tmp_path / "home", {})
+    status = command.status()
+    assert [status[name] for name in ("database_url", "s3_endpoint_url", "ui_url")] == [None] * 3
+    assert [service["running"] for service in status["services"]] == [False] * len(SERVICES)
+    assert command.succeed("status").count("stopped") == len(SERVICES)
+    assert command.succeed("down") == "  nothing was running\n"
+    assert not command.home.exists()
+
+
+def test_up_ends_with_ctrl_c_and_survives_the_killing_of_its_terminal(command):
+    up = command.start("up")
+    assert wait_for("Ctrl-C stops everything", up)
+    os.killpg(up.pid, signal.SIGKILL)
+    up.communicate()
+    running = command.running()
+    assert list(running) == SERVICES
+
+    again = command.start("up")
+    assert wait_for("Ctrl-C stops everything", again)
+    assert command.running() == running
+    os.killpg(again.pid, signal.SIGINT)
+    said, _ = again.communicate(timeout=120)
+    assert again.returncode == 0
+    assert "stopped: daemon, webserver, code-location, postgres, seaweedfs" in said
+    assert command.processes() == []
+
+
+def test_servers_run_until_the_last_command_that_needs_them_has_ended(command):
+    first = command.hold()
+    assert wait_for("ready", first)
+    second = command.hold()
+    assert wait_for("ready", second)
+    assert first.communicate("\n", timeout=120) == ("[]\n", None)
+    assert second.communicate("\n", timeout=120) == ("[]\n", None)
+    assert command.processes() == []
+
+
+def test_a_demo_that_is_interrupted_stops_what_it_started(command):
+    for number in (signal.SIGINT, signal.SIGTERM):
+        demo = command.start("demo", "--tickers", "1", "--no-ui")
+        assert wait_for("bronze/", demo)
+        os.killpg(demo.pid, number)
+        said, _ = demo.communicate(timeout=120)
+        assert demo.returncode == 1
+        assert "it was interrupted; what it finished stays" in said
+        assert command.processes() == []
+
+
+def wait_for(words: str, process: subprocess.Popen[str]) -> bool:
+    """Whether a line with `words` comes; not when the process ends before."""
+    return any(words in line for line in process.stdout)
+
+
+# The universe, and the exit status of a refresh
+
+
+def test_tickers_are_added_listed_and_removed(served):
+    known = served.succeed("tickers", "list")
+    count = len(known.splitlines())
+    said = served.succeed("tickers", "add", "brk.b", "ZZ", "BRK.B")
+    assert said == f"Added 2 (BRK.B, ZZ); {count + 2} in all.\n"
+    assert served.succeed("tickers", "list") == f"{known}BRK.B\nZZ\n"
+    assert served.succeed("tickers", "remove", "Brk.B", "zz", "BRK.B") == (
+        "BRK.B: removed, its data stays\nZZ: removed, its data stays\nBRK.B: not in the universe\n"
+    )
+    line = served.refuse("refresh", known.split()[0], "zz")
+    assert line == "error: not in the universe: ZZ; add them with: stocks tickers add ZZ"
+
+
+def test_a_refresh_on_outside_servers_does_what_it_can_and_its_status_says_so(outside, servers):
+    known = SampleMarket().tickers(1)[0]
+    assert "there are no tickers yet" in outside.refuse("refresh")
+    outside.succeed("tickers", "add", known, "NOPE")
+    some = outside.run("refresh")
+    assert some.returncode == 3
+    assert "1 of 2 tickers failed:" in some.stdout
+    failures = some.stdout.split("tickers failed:")[1].strip().splitlines()
+    assert {line.split(":")[0].strip() for line in failures} == {"NOPE"}
+    with psycopg.connect(outside.more["STOCKS_DATABASE_URL"]) as connection:
+        done = connection.execute("select distinct ticker from gold.fct_weekly_prices").fetchall()
+    assert done == [(known,)]
+
+    with psycopg.connect(outside.more["STOCKS_DATABASE_URL"]) as connection:
+        connection.execute("drop table bronze.objects")
+    none = outside.refuse("refresh", known)
+    assert re.search(r'the run stopped after .*"bronze.objects" does not exist', none)
+
+    assert outside.processes() == []
+    shown = json.dumps(outside.status())
+    assert servers.aws_secret_access_key not in shown
+    assert urlsplit(servers.database_url).password not in shown
+
+
+# What a developer has set for other work
+
+
+def test_the_developers_own_aws_settings_and_proxy_do_not_disturb_the_embedded_store(served):
+    nowhere = f"http://127.0.0.1:{nobody_listens_at()}"
+    ambient = {
+        "AWS_ACCESS_KEY_ID": "AMBIENT",
+        "AWS_SECRET_ACCESS_KEY": SECRET,
+        "AWS_SESSION_TOKEN": SECRET,
+        "AWS_PROFILE": "a-profile-that-is-not-here",
+        "AWS_REGION": "eu-west-9",
+        "AWS_ENDPOINT_URL": nowhere,
+        "HTTP_PROXY": nowhere,
+        "http_proxy": nowhere,
+    }
+    ticker = SampleMarket().tickers(1)[0]
+    said = served.succeed("refresh", ticker.lower(), **ambient)
+    assert "All 1 tickers are up to date" in said
+    assert SECRET not in said
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    ("arguments", "settings", "advice"),
+    [
+        ("status", {"STOCKS_SOURCE": "nonsense"}, "'alpha_vantage', 'replay' or 'sample'"),
+        ("demo", {"STOCKS_SOURCE": "alpha_vantage"}, "needs ALPHA_VANTAGE_API_KEY; get a free key"),
+        ("refresh", {"STOCKS_SOURCE": "alpha_vantage"}, "needs ALPHA_VANTAGE_API_KEY"),
+        ("up --detach", {"STOCKS_SOURCE": "alpha_vantage"}, "needs ALPHA_VANTAGE_API_KEY"),
+        ("refresh", {"STOCKS_SOURCE": "replay"}, "STOCKS_REPLAY_DIR= is not a folder"),
+        (
+            "demo --no-ui",
+            {"STOCKS_SOURCE": "replay", "STOCKS_REPLAY_DIR": "/no/where"},
+            "STOCKS_REPLAY_DIR=/no/where is not a folder; STOCKS_SOURCE=replay needs one with",
+        ),
+        ("refresh", {"STOCKS_REPLAY_VINTAGE": "notadate"}, "expected a date such as 2024-04-15"),
+        ("tickers add A;B", {}, "'A;B' is not a ticker"),
+        ("refresh ../etc", {}, "'../etc' is not a ticker"),
+        ("tickers list", {"STOCKS_BUCKET": "A B"}, "STOCKS_BUCKET='A B' cannot be used"),
+        ("up", {"STOCKS_UI_PORT": "http"}, "STOCKS_UI_PORT='http' cannot be used"),
+        ("up", {"STOCKS_HOME": __file__}, "choose another home folder"),
+        ("down", {"STOCKS_HOME": __file__}, "choose another home folder"),
+        ("up", {"STOCKS_HOME": f"{__file__}/below"}, "choose another home folder"),
+        ("down", {"STOCKS_HOME": f"{__file__}/below"}, "choose another home folder"),
+        ("tickers list", {"STOCKS_S3_ENDPOINT_URL": "nonsense"}, "such as http://host:port"),
+        ("tickers list", {"STOCKS_S3_ENDPOINT_URL": "http://h:port"}, "such as http://host:port"),
+        *(
+            ("tickers list", {"STOCKS_DATABASE_URL": url}, "expected postgresql://user:password@")
+            for url in (
+                f"mysql://u:{SECRET}@127.0.0.1/db",
+                f"postgresql://u:{SECRET}@127.0.0.1:port/db",
+                f"postgresql://u:{SECRET}@127.0.0.1",
+            )
+        ),
+    ],
+)
+def test_a_setting_that_cannot_be_used_is_one_line_and_starts_nothing(
+    idle, arguments, settings, advice
+):
+    assert advice in idle.refuse(*arguments.split(), **settings)
+    assert idle.processes() == []
+
+
+def test_what_the_source_lacks_does_not_keep_one_from_looking_and_stopping(idle):
+    assert idle.succeed("down", STOCKS_SOURCE="alpha_vantage") == "  nothing was running\n"
+    assert "stopped" in idle.succeed("status", STOCKS_SOURCE="alpha_vantage")
+
+
+def test_a_busy_port_is_told_before_anything_is_started(idle):
+    with socket.create_server(("127.0.0.1", 0)) as busy:
+        port = busy.getsockname()[1]
+        line = idle.refuse("up", "--detach", STOCKS_UI_PORT=str(port))
+    assert f"port {port} is taken" in line
+    assert "stop that or change STOCKS_UI_PORT" in line
+    assert idle.processes() == []
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_home_that_may_not_be_written_is_told(command):
+    command.home.mkdir(mode=0o500)
+    assert "make it writable or choose another home" in command.refuse("up", "--detach")
+    command.home.chmod(0o700)
+
+
+def test_a_database_that_cannot_be_used_is_told_without_its_password(outside, servers):
+    def told(url: str) -> str:
+        return outside.refuse("tickers", "list", STOCKS_DATABASE_URL=url)
+
+    gone = nobody_listens_at()
+    refused = told(beside(servers, "db", user=f"u:{SECRET}", host=f"127.0.0.1:{gone}"))
+    assert f"no connection to PostgreSQL at 127.0.0.1:{gone}/db" in refused
+    assert "check STOCKS_DATABASE_URL" in refused
+    unknown_host = told(beside(servers, "db", user=f"u:{SECRET}", host="no-host.invalid"))
+    assert "no connection to PostgreSQL at no-host.invalid" in unknown_host
+    wrong = told(beside(servers, "stocks", user=f"stocks:{SECRET}"))
+    assert "password authentication failed" in wrong
+
+    role, database = f"weak_{os.getpid()}", f"strong_{os.getpid()}"
+    with psycopg.connect(servers.database_url, autocommit=True) as connection:
+        connection.execute(f"create role {role} login password '{SECRET}'")
+        connection.execute(f"create database {database}")
+        connection.execute(f"create database {database}_dagster")
+    missing = told(beside(servers, "not_there", user=f"{role}:{SECRET}"))
+    assert "as an administrator run: create database not_there" in missing
+    closed = told(beside(servers, database, user=f"{role}:{SECRET}"))
+    assert "permission denied" in closed
+    assert "the right to create schemas" in closed
+
+
+def test_an_object_store_that_cannot_be_used_is_told_without_its_keys(outside, servers):
+    def told(**settings: str) -> str:
+        return outside.refuse("tickers", "list", **settings)
+
+    gone = f"http://127.0.0.1:{nobody_listens_at()}"
+    unreachable = told(STOCKS_S3_ENDPOINT_URL=gone)
+    assert f"no S3 server answers at {gone}" in unreachable
+    assert "check STOCKS_S3_ENDPOINT_URL" in unreachable
+    address = urlsplit(servers.database_url).netloc.rpartition("@")[2]
+    no_s3 = told(STOCKS_S3_ENDPOINT_URL=f"http://{address}")
+    assert f"no S3 server answers at http://{address}" in no_s3
+    wrong_secret = told(AWS_SECRET_ACCESS_KEY=SECRET)
+    assert "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY" in wrong_secret
+    wrong_key = told(AWS_ACCESS_KEY_ID="NOBODY", AWS_SECRET_ACCESS_KEY=SECRET)
+    assert "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY" in wrong_key
+
+
+def test_servers_of_its_own_are_stopped_when_an_outside_one_cannot_be_used(command):
+    gone = f"http://127.0.0.1:{nobody_listens_at()}"
+    keys = {"AWS_ACCESS_KEY_ID": "A", "AWS_SECRET_ACCESS_KEY": SECRET}
+    line = command.refuse("up", "--detach", STOCKS_S3_ENDPOINT_URL=gone, **keys)
+    assert "no S3 server answers" in line
+    assert command.processes() == []
