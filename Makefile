@@ -63,9 +63,9 @@ types: $(VENV)/.dev ## Check types.
 unit: $(VENV)/.dev ## Run the tests that need no server.
 	@$(BIN)/pytest tests/unit
 integration: $(VENV)/.dev ## Run the tests on real servers.
-	@$(BIN)/pytest tests/integration
+	@$(BIN)/pytest -n 2 --dist loadfile tests/integration
 test: lint types ## Everything that must pass: style, types, unit and integration tests.
-	@$(BIN)/pytest
+	@$(BIN)/pytest -n 2 --dist loadfile
 
 .PHONY: lock
 lock: $(UV) ## Lock the requirements anew.

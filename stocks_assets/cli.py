@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from stocks_assets.domain.planner import Priority
 from stocks_assets.domain.tickers import parse_ticker
 from stocks_assets.errors import SettingsError, StocksError
 from stocks_assets.platform import Platform
@@ -31,6 +32,7 @@ out = Console(file=sys.stdout, highlight=False)
 err = Console(file=sys.stderr, highlight=False)
 
 NOTHING_RAN, SOME_FAILED = 1, 3
+_SHOWN_CALLS = 25
 
 TickerArguments = Annotated[list[str], typer.Argument(help="Tickers, such as AAPL or BRK.B.")]
 
@@ -92,12 +94,44 @@ def status(
     out.print(table)
 
 
+@app.command()
+def prepare() -> None:
+    """Make databases, tables and bucket, where containers or others start the rest."""
+    Platform.from_settings().prepare(say)
+
+
+@app.command()
+def plan() -> None:
+    """Show which calls come next, what is left of the day, and when the rest is done."""
+    platform = Platform.from_settings()
+    with platform.headless() as headless:
+        found = platform.plan(headless.tickers())
+    if found is None:
+        out.print("Calls of this source cost nothing: a refresh asks for everything.")
+        return
+    left = found.allowance.left
+    if left is not None:
+        out.print(f"{left} of {found.allowance.per_day} calls are left for now.")
+    out.print(f"{found.describe()}.", soft_wrap=True)
+    for dataset, ticker in found.calls[:_SHOWN_CALLS]:
+        say(f"{dataset} {ticker}")
+    if len(found.calls) > _SHOWN_CALLS:
+        say(f"and {len(found.calls) - _SHOWN_CALLS} more")
+
+
 @tickers_app.command("add")
-def tickers_add(tickers: TickerArguments) -> None:
-    """Add tickers to the universe."""
+def tickers_add(
+    tickers: TickerArguments,
+    priority: Annotated[
+        Priority | None, typer.Option(help="Who goes first where calls are scarce.")
+    ] = None,
+) -> None:
+    """Add tickers to the universe, or change their priority."""
     wanted = [parse_ticker(ticker) for ticker in tickers]
     with Platform.from_settings().headless() as headless:
         added = headless.add_tickers(wanted)
+        if priority is not None:
+            headless.set_priority(wanted, priority)
         total = len(headless.tickers())
     out.print(f"Added {len(added)} ({', '.join(added) or 'all known already'}); {total} in all.")
 
@@ -143,7 +177,7 @@ def refresh(
             raise SettingsError(
                 f"not in the universe: {names}; add them with: stocks tickers add {names}"
             )
-        sys.exit(_refresh(headless, wanted or universe))
+        sys.exit(_refresh(platform, headless, wanted or universe))
 
 
 @app.command()
@@ -166,7 +200,7 @@ def demo(
             )
         added = headless.add_tickers(listed)
         say(f"{len(listed)} tickers, {len(added)} of them new: {' '.join(listed[:12])}")
-        code = _refresh(headless, listed)
+        code = _refresh(platform, headless, listed)
         if code == NOTHING_RAN:
             sys.exit(code)
         _summarize(platform)
@@ -180,7 +214,7 @@ def demo(
     _serve(platform)
 
 
-def _refresh(headless: "Headless", tickers: list[str]) -> int:
+def _refresh(platform: Platform, headless: "Headless", tickers: list[str]) -> int:
     """Refresh `tickers`, say what came of it, and return the exit status."""
     started = time.monotonic()
     out.print(f"[bold]Refreshing {len(tickers)} tickers[/], from bronze to gold:")
@@ -199,6 +233,12 @@ def _refresh(headless: "Headless", tickers: list[str]) -> int:
         for failure in report.failures:
             say(f"{failure.ticker}: {failure.reason} ({failure.asset})")
         return SOME_FAILED
+    rest = platform.plan(tickers)
+    if rest is not None and (rest.calls or rest.waiting):
+        out.print(
+            f"Done in {seconds:.1f} s, as far as calls allow: {rest.describe()}.", soft_wrap=True
+        )
+        return 0
     out.print(f"All {len(tickers)} tickers are up to date, in {seconds:.1f} s.")
     return 0
 

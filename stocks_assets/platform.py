@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -23,6 +24,7 @@ from stocks_assets.stack.lock import in_use
 if TYPE_CHECKING:
     from stocks_assets.adapters.warehouse import Warehouse
     from stocks_assets.defs.headless import Headless
+    from stocks_assets.domain.planner import Plan
 
 Progress = Callable[[str], None]
 
@@ -88,8 +90,17 @@ class Platform:
         if processes.read(self._settings.home, _WEBSERVER) is None:
             self._choose_ui_port()
         with self._servers(progress) as connections, self._embedded.lock():
-            with dbt_environment(Warehouse(connections.database_url), None):
+            warehouse = Warehouse(connections.database_url)
+            with dbt_environment(warehouse, None):
                 ensure_manifest()
+            if self._no_run_of_the_ui_can_live():
+                # A run that was killed would hold its place in the queue for ever.
+                from stocks_assets.defs.headless import open_headless
+
+                os.environ.update(self._environment(connections))
+                logs = self._settings.home / "logs"
+                with open_headless(self._dagster_home, warehouse, logs) as headless:
+                    headless.fail_dead_runs(unmarked_too=True)
             return self._start_dagster(connections, progress)
 
     def down(self, progress: Progress) -> None:
@@ -146,7 +157,15 @@ class Platform:
             with open_headless(
                 self._dagster_home, warehouse, self._settings.home / "logs"
             ) as headless:
+                headless.fail_dead_runs(unmarked_too=self._no_run_of_the_ui_can_live())
                 yield headless
+
+    def _no_run_of_the_ui_can_live(self) -> bool:
+        """Tell whether runs of the UI would run here, and nothing that runs them does."""
+        is_ours = (
+            self._settings.database_url is None and self._settings.dagster_database_url is None
+        )
+        return is_ours and processes.read(self._settings.home, _CODE) is None
 
     @contextmanager
     def _servers(self, progress: Progress) -> Iterator[Connections]:
@@ -174,6 +193,23 @@ class Platform:
         from stocks_assets.adapters.sources.build import build_source
 
         build_source(self._settings).close()
+
+    def plan(self, tickers: Sequence[str]) -> "Plan | None":
+        """Return the plan of calls for `tickers`; None where calls cost nothing."""
+        from stocks_assets.adapters.planning import make_plan
+        from stocks_assets.adapters.sources.build import build_source
+
+        warehouse = self.warehouse()
+        source = build_source(self._settings, warehouse)
+        try:
+            return make_plan(source, warehouse, tickers)
+        finally:
+            source.close()
+
+    def prepare(self, progress: Progress) -> None:
+        """Make databases, tables and bucket, for processes that something else starts."""
+        with self._servers(progress):
+            progress("databases, tables and bucket are ready")
 
     def listed_tickers(self, count: int | None) -> Sequence[str]:
         """Return the first `count` tickers that the source can name itself.
@@ -253,6 +289,12 @@ class Platform:
     def _start_each(self, connections: Connections, progress: Progress) -> str:
         """Start the code location, the web server and the daemon, in this order."""
         home = self._settings.home
+        digest = home / "run" / "settings.digest"
+        if processes.read(home, _CODE) and not _says(digest, self._settings.digest()):
+            progress("the settings have changed since the UI was started: starting it again")
+            for name in reversed(_DAGSTER):
+                processes.stop(home, name)
+        homes.write_private(digest, self._settings.digest())
         running = {name: processes.read(home, name) for name in _DAGSTER}
         code, web = running[_CODE], running[_WEBSERVER]
         # Any port but a usual one: gRPC lets two servers that start at once share it.
@@ -300,6 +342,8 @@ class Platform:
             "STOCKS_HOME": str(self._settings.home),
             # With its driver named: SQLAlchemy's own choice is not what dagster-postgres can use.
             "STOCKS_DAGSTER_STORAGE_URL": f"postgresql+psycopg2://{storage}",
+            # The definitions load a manifest, and that names the database.
+            "DBT_DBNAME": urlsplit(connections.database_url).path.lstrip("/"),
             # Events of many partitions are written together.
             "DAGSTER_EVENT_BATCH_SIZE": os.environ.get("DAGSTER_EVENT_BATCH_SIZE", "500"),
         }
@@ -332,6 +376,10 @@ class Platform:
 
 class _PortTakenError(StackError):
     """Another program took the port between its choice and its use."""
+
+
+def _says(path: Path, text: str) -> bool:
+    return path.is_file() and path.read_text() == text
 
 
 def _answers(url: str) -> bool:

@@ -1,5 +1,7 @@
 """Every setting, read in one place. `.env.example` lists them for people."""
 
+import hashlib
+import json
 import os
 from datetime import date
 from pathlib import Path
@@ -31,6 +33,9 @@ class Settings(BaseSettings):
     alpha_vantage_plan: Literal["free", "premium"] = Field(
         "free", validation_alias="STOCKS_ALPHA_VANTAGE_PLAN"
     )
+    calls_per_second: int | None = Field(None, validation_alias="STOCKS_CALLS_PER_SECOND", ge=0)
+    calls_per_minute: int | None = Field(None, validation_alias="STOCKS_CALLS_PER_MINUTE", ge=0)
+    calls_per_day: int | None = Field(None, validation_alias="STOCKS_CALLS_PER_DAY", ge=0)
     alpha_vantage_url: str = Field(
         "https://www.alphavantage.co/query", validation_alias="STOCKS_ALPHA_VANTAGE_URL"
     )
@@ -105,6 +110,15 @@ class Settings(BaseSettings):
         if os.path.lexists(value) and not os.path.isdir(value):  # noqa: PTH112
             raise ValueError("expected a folder, and this is none; choose another home folder")
         return value
+
+    def digest(self) -> str:
+        """Return a hash of what processes that were started earlier may be behind in."""
+        values = self.model_dump(mode="json", exclude={"ui_port"})
+        secrets = {
+            name: value.get_secret_value() for name, value in self if isinstance(value, SecretStr)
+        }
+        text = json.dumps(values | secrets, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
 
 
 def read_settings() -> Settings:

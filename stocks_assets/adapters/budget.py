@@ -35,13 +35,21 @@ class Rates:
     per_day: int | None = None
 
     def as_list(self) -> list[Rate]:
-        """Return the limits that there are, the shortest window first."""
+        """Return the limits that bind, the shortest window first; an implied one does not."""
         limits = (
             (self.per_second, Duration.SECOND),
             (self.per_minute, Duration.MINUTE),
             (self.per_day, Duration.DAY),
         )
-        return [Rate(limit, window) for limit, window in limits if limit is not None]
+        rates = [Rate(limit, int(window)) for limit, window in limits if limit is not None]
+        return [rate for rate in rates if not any(_implies(other, rate) for other in rates)]
+
+
+def _implies(one: Rate, other: Rate) -> bool:
+    """Tell whether who keeps to `one` keeps to `other` as well."""
+    if one.interval < other.interval:
+        return one.limit * other.interval <= other.limit * one.interval
+    return one.interval > other.interval and one.limit <= other.limit
 
 
 class CallBudget:
@@ -66,6 +74,10 @@ class CallBudget:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections; what was counted stays."""
         self._pool.close()
 
     def take(self) -> datetime | None:

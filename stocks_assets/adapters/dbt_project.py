@@ -18,6 +18,7 @@ from stocks_assets.errors import StackError
 from stocks_assets.settings import PROJECT_ROOT
 
 PROJECT_DIR = PROJECT_ROOT / "dbt_project"
+_TARGET = PROJECT_DIR / "target"
 DBT_EXECUTABLE = str(Path(sys.executable).with_name("dbt"))
 _CONNECTION = ("DBT_HOST", "DBT_PORT", "DBT_USER", "DBT_DBNAME")
 _KEPT_PARSES = 8
@@ -27,22 +28,29 @@ _SOURCES = ("*.sql", "*.yml", "*.md", "*.csv")
 def ensure_manifest() -> Path:
     """Return the path of a manifest that is true to the project's files, parsing them if need be.
 
+    A manifest names the database, so there is one for each that DBT_DBNAME names.
+
     Raises:
         StackError: dbt cannot parse the project.
     """
-    target = PROJECT_DIR / "target"
+    target = _TARGET / os.environ.get("DBT_DBNAME", "stocks")
     manifest, stamp = target / "manifest.json", target / "manifest.digest"
     digest = project_digest()
     if _is_current(manifest, stamp, digest):
         return manifest
-    target.mkdir(exist_ok=True)
+    target.mkdir(parents=True, exist_ok=True)
     with (target / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not _is_current(manifest, stamp, digest):
             parsed = subprocess.run(
                 [DBT_EXECUTABLE, "parse", "--quiet", "--no-use-colors"],
                 cwd=PROJECT_DIR,
-                env={**os.environ, "DBT_PROFILES_DIR": str(PROJECT_DIR)},
+                env={
+                    **os.environ,
+                    "DBT_PROFILES_DIR": str(PROJECT_DIR),
+                    "DBT_TARGET_PATH": str(target),
+                    "DBT_LOG_PATH": str(target),
+                },
                 capture_output=True,
                 text=True,
                 check=False,
@@ -61,10 +69,13 @@ def parse_cache(target: Path) -> Iterator[None]:
     """
     connection = [os.environ.get(name, "") for name in _CONNECTION]
     digest = hashlib.sha256("\0".join(connection).encode()).hexdigest()[:16]
-    kept = PROJECT_DIR / "target" / f"partial_parse.{digest}.msgpack"
+    kept = _TARGET / f"partial_parse.{digest}.msgpack"
     parsed = target / "partial_parse.msgpack"
-    if kept.is_file():
-        shutil.copyfile(kept, parsed)
+    with_manifest = _TARGET / os.environ.get("DBT_DBNAME", "stocks") / "partial_parse.msgpack"
+    for source in (kept, with_manifest):
+        if source.is_file():
+            shutil.copyfile(source, parsed)
+            break
     yield
     if parsed.is_file():
         copy = kept.with_suffix(f".{os.getpid()}")

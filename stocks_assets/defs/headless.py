@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import psutil
 from dagster_shared.error import SerializableErrorInfo
 
 from stocks_assets.adapters.warehouse import Failure, Warehouse
@@ -18,6 +20,9 @@ from stocks_assets.definitions import defs
 from stocks_assets.defs.checks import every_ticker_is_refreshed
 from stocks_assets.defs.jobs import PROGRESS_LOGGER, REFRESH, refresh_run
 from stocks_assets.defs.partitions import TICKERS
+from stocks_assets.domain.planner import Priority
+
+PROCESS_TAG = "stocks/process"
 
 Progress = Callable[[str], None]
 
@@ -50,6 +55,10 @@ class Headless:
         self._instance.add_dynamic_partitions(str(TICKERS.name), new)
         return new
 
+    def set_priority(self, tickers: Sequence[str], priority: Priority) -> None:
+        """Set who goes first where calls are scarce."""
+        self._warehouse.set_priority(tickers, priority)
+
     def remove_ticker(self, ticker: str) -> bool:
         """Take `ticker` out of the universe, keep its data, and tell whether it was in it."""
         if ticker not in self.tickers():
@@ -57,9 +66,28 @@ class Headless:
         self._instance.delete_dynamic_partition(str(TICKERS.name), ticker)
         return True
 
+    def fail_dead_runs(self, *, unmarked_too: bool) -> None:
+        """Mark runs as failed whose process is gone: they would hold a place in the queue for ever.
+
+        Runs of this class carry a mark of their process; the others are left alone unless
+        `unmarked_too` says that nothing can be running them.
+        """
+        unfinished = dg.RunsFilter(
+            statuses=[
+                dg.DagsterRunStatus.STARTING,
+                dg.DagsterRunStatus.STARTED,
+                dg.DagsterRunStatus.CANCELING,
+            ]
+        )
+        for run in self._instance.get_runs(filters=unfinished):
+            mark = run.tags.get(PROCESS_TAG)
+            if (mark is None and unmarked_too) or (mark is not None and _is_gone(mark)):
+                self._instance.report_run_failed(run, "The process of this run is gone.")
+
     def refresh(self, tickers: Sequence[str], progress: Progress) -> RefreshReport:
         """Run the refresh job for `tickers`, which are in the universe, in this process."""
         run_config, tags = refresh_run(tickers, self.tickers())
+        tags[PROCESS_TAG] = _own_mark()
         run_config["loggers"] = {PROGRESS_LOGGER: {}}
         # dbt's own lines are kept beside the logs of the servers; the terminal gets the progress.
         log = self._logs / "dbt.log"
@@ -106,6 +134,22 @@ def _root_cause(error: SerializableErrorInfo) -> str:
 
 def _is_check(step: str) -> bool:
     return step.endswith(every_ticker_is_refreshed.check_key.name)
+
+
+def _own_mark() -> str:
+    process = psutil.Process()
+    return f"{socket.gethostname()} {process.pid} {process.create_time()}"
+
+
+def _is_gone(mark: str) -> bool:
+    """Tell whether the process with this mark has ended; one of another machine may not have."""
+    host, pid, created = mark.rsplit(" ", 2)
+    if host != socket.gethostname():
+        return False
+    try:
+        return abs(psutil.Process(int(pid)).create_time() - float(created)) > 1
+    except psutil.NoSuchProcess:
+        return True
 
 
 class _StepLog(logging.Handler):

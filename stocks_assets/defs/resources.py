@@ -19,7 +19,9 @@ from stocks_assets.settings import read_settings
 @dg.resource(description="Where market data comes from: STOCKS_SOURCE.")
 def source(_: dg.InitResourceContext) -> Iterator[Source]:
     """Open the source that the settings name."""
-    opened = build_source(read_settings())
+    settings = read_settings()
+    counted_in = Warehouse(find_connections(settings).database_url)
+    opened = build_source(settings, counted_in)
     try:
         yield opened
     finally:

@@ -37,6 +37,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoints]:
 def warehouse(servers: Endpoints) -> Warehouse:
     """An empty warehouse; of one name throughout, as dbt parses all anew for another one."""
     assert servers.database_url
+    os.environ["DBT_DBNAME"] = "test"  # the manifest names it
     url = servers.database_url.rsplit("/", 1)[0] + "/test"
     ensure_database(url)
     warehouse = Warehouse(url)

@@ -104,8 +104,13 @@ def test_the_key_itself_is_not_stored(warehouse):
 
 
 @pytest.mark.parametrize(
-    ("rates", "count"),
-    [(Rates(), 0), (Rates(per_second=1, per_day=25), 2), (Rates(75, 75, 75), 3)],
+    ("rates", "binding"),
+    [
+        (Rates(), []),
+        (Rates(1, 5, 25), [(1, 1_000), (5, 60_000), (25, 86_400_000)]),
+        (Rates(per_second=1, per_minute=75), [(1, 1_000)]),
+        (Rates(per_second=100, per_day=6), [(6, 86_400_000)]),
+    ],
 )
-def test_limits_that_are_not_set_do_not_count(rates, count):
-    assert len(rates.as_list()) == count
+def test_only_limits_that_bind_are_kept(rates, binding):
+    assert [(rate.limit, rate.interval) for rate in rates.as_list()] == binding

@@ -265,7 +265,7 @@ def test_a_demo_shows_its_tables_and_tickers_and_leaves_nothing_running(demonstr
 def test_a_second_demo_writes_no_object_and_no_row(served):
     before, running = contents(served), served.running()
     assert set(before[0]) >= {f"{schema}.{t}" for schema, ts in TABLES.items() for t in ts}
-    assert len(before[1]) == 2 * 5
+    assert sum(key.startswith("bronze/") for key, *_ in before[1]) == 2 * 5
     said = served.succeed("demo", "--tickers", "2", "--no-ui")
     assert "2 tickers, 0 of them new" in said
     assert contents(served) == before
@@ -311,6 +311,27 @@ def test_a_second_up_starts_nothing_twice(served):
     assert said.count("runs already") == 3
     assert served.running() == running
     assert sorted(served.processes()) == processes
+
+
+def test_an_up_with_other_settings_starts_the_ui_again_and_leaves_the_servers(served):
+    before = served.running()
+    said = served.succeed("up", "--detach", STOCKS_TICKERS_PER_RUN="7")
+    assert "the settings have changed" in said
+    after = served.running()
+    assert {name for name in before if before[name] == after[name]} == {"postgres", "seaweedfs"}
+    assert "the settings have changed" in served.succeed("up", "--detach")
+
+
+def test_a_killed_run_does_not_hold_its_place_in_the_queue(served):
+    with served.start("refresh") as killed:
+        assert wait_for("bronze/", killed)
+        killed.kill()
+    unfinished = (
+        "{runsOrError(filter: {statuses: [STARTED, STARTING]}) {... on Runs {results {runId}}}}"
+    )
+    assert graphql(served, unfinished)["runsOrError"]["results"]
+    served.succeed("tickers", "list")
+    assert graphql(served, unfinished)["runsOrError"]["results"] == []
 
 
 def test_the_status_for_scripts_opens_what_runs(served):

@@ -3,19 +3,23 @@
 import logging
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 
 import httpx
 import tenacity
 
+from stocks_assets.adapters.budget import CallBudget
 from stocks_assets.domain.datasets import Dataset, Endpoint
 from stocks_assets.domain.outcomes import (
     BurstLimited,
     DayQuotaSpent,
     Malformed,
     Outcome,
+    Refused,
     TransportFailed,
     classify,
 )
+from stocks_assets.domain.planner import Allowance
 from stocks_assets.domain.tickers import parse_ticker
 
 _LIMIT_BYTES = 64 * 1024 * 1024
@@ -29,13 +33,23 @@ for _name in ("httpx", "httpcore.http11"):
 class AlphaVantageSource:
     """Calls the vendor, tries again what may pass, and stops for good when the day is spent.
 
+    Each call, one that is tried again included, is taken from `budget` first, if there is one.
     No exception of the HTTP library leaves this class: their texts carry the URL and so the key.
     """
 
-    def __init__(self, api_key: str, *, premium: bool, url: str, retry_wait: float = 1.5) -> None:
+    def __init__(
+        self,
+        api_key: str,
+        *,
+        premium: bool,
+        url: str,
+        budget: CallBudget | None = None,
+        retry_wait: float = 1.5,
+    ) -> None:
         self._api_key = api_key
         self._premium = premium
         self._url = url
+        self._budget = budget
         self._client = httpx.Client(
             timeout=httpx.Timeout(30, connect=10),
             headers={"User-Agent": "stocks-assets", "Accept-Encoding": "gzip"},
@@ -63,6 +77,10 @@ class AlphaVantageSource:
             self._day_quota_spent = isinstance(outcome, DayQuotaSpent)
             return outcome
 
+    def allowance(self) -> Allowance:
+        """Return the calls left; without a budget nothing is known of them."""
+        return self._budget.allowance() if self._budget else Allowance()
+
     def listed_tickers(self, count: int | None) -> Sequence[str]:  # noqa: ARG002 # the port's name
         """Name none: the universe is the user's own."""
         return ()
@@ -70,8 +88,21 @@ class AlphaVantageSource:
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
+        if self._budget is not None:
+            self._budget.close()
 
     def _call(self, endpoint: Endpoint, ticker: str) -> Outcome:
+        if self._budget is not None and (frees_at := self._budget.take()) is not None:
+            return DayQuotaSpent(f"no call is left before {frees_at:%Y-%m-%d %H:%M} UTC")
+        outcome = self._ask(endpoint, ticker)
+        if isinstance(outcome, DayQuotaSpent) and self._budget is not None:
+            self._budget.pause()
+        if isinstance(outcome, Refused):
+            # The vendor echoes the key, and what it says is kept.
+            return replace(outcome, body=outcome.body.replace(self._api_key.encode(), b"<KEY>"))
+        return outcome
+
+    def _ask(self, endpoint: Endpoint, ticker: str) -> Outcome:
         query = {
             "function": endpoint.function,
             "symbol": ticker,
