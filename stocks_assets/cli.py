@@ -207,7 +207,8 @@ def demo(
         out.print(f"Done in [bold]{time.monotonic() - started:.0f} s[/].")
         if serve:
             url = platform.up(say)
-            out.print(f"\n[bold green]The UI is at {url}[/]  (lineage: {url}/asset-groups)")
+            out.print(f"\n[bold green]The UI is at {url}[/]")
+            out.print(f"The lineage graph is at {url}/asset-groups", soft_wrap=True)
     if not serve:
         out.print("See it in the browser with: [bold]stocks up[/]  (.venv/bin/stocks up)")
         sys.exit(code)
@@ -254,14 +255,15 @@ def _summarize(platform: Platform) -> None:
     market = Table(
         "ticker", "company", title="The market", title_justify="left", box=None, pad_edge=False
     )
-    for name in ("close", "week", "52 weeks"):
+    for name in ("as of", "close", "week", "52 weeks"):
         market.add_column(name, justify="right")
     market.add_column("last 20 weeks", no_wrap=True)
     for row in platform.warehouse().watchlist(limit=15):
         colour = "green" if (row.week_return or 0) >= 0 else "red"
         market.add_row(
             row.ticker,
-            row.company_name[:24],
+            row.company_name[:20],
+            f"{row.session_date}",
             f"{row.close:,.2f}",
             "" if row.week_return is None else f"[{colour}]{row.week_return:+.1%}[/]",
             "" if row.year_return is None else f"{row.year_return:+.1%}",

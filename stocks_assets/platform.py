@@ -337,7 +337,10 @@ class Platform:
     def _environment(self, connections: Connections) -> dict[str, str]:
         """Return what Dagster's processes need to find their way; all else is inherited."""
         storage = connections.dagster_database_url.partition("://")[2]
+        folder = self._settings.replay_dir
         return {
+            # Absolute: the processes work in another folder than the one that it was named in.
+            **({"STOCKS_REPLAY_DIR": str(folder)} if folder else {}),
             "DAGSTER_HOME": str(self._dagster_home),
             "STOCKS_HOME": str(self._settings.home),
             # With its driver named: SQLAlchemy's own choice is not what dagster-postgres can use.

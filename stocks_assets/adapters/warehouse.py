@@ -60,6 +60,7 @@ class Watched:
 
     ticker: str
     company_name: str
+    session_date: date
     close: float
     week_return: float | None
     year_return: float | None
@@ -368,12 +369,13 @@ class Warehouse:
         """Return the newest weekly bars of the first `limit` tickers, from gold."""
         with self.connect() as connection:
             rows = connection.execute(
-                "select ticker, company_name, close, week_return, year_return, closes from ("
+                "select ticker, company_name, session_date, close, week_return, year_return, closes"
+                " from ("
                 "  select ticker, array_agg(adjusted_close order by week_start) as closes"
                 "  from (select *, row_number() over newest as age from gold.agg_weekly_prices"
                 "        window newest as (partition by ticker order by week_start desc)) weeks"
                 "  where age <= 20 group by ticker) recent "
-                "join lateral (select close, simple_return_1w as week_return"
+                "join lateral (select session_date, close, simple_return_1w as week_return"
                 "  from gold.fct_weekly_prices w where w.ticker = recent.ticker"
                 "  order by week_start desc limit 1) last on true "
                 "left join lateral (select closes[array_upper(closes, 1)] / adjusted_close - 1"

@@ -13,6 +13,7 @@ from stocks_assets.domain.bronze_key import BronzeKey, content_hash
 from stocks_assets.domain.datasets import SPLITS, WEEKLY_BARS
 from stocks_assets.domain.sample_market import SampleMarket
 
+INGEST = ("bronze", "silver")
 MARKET = SampleMarket(first_session=date(2025, 1, 2))
 KEY = ["ticker", "session_date"]
 
@@ -184,10 +185,12 @@ def test_rejected_rows_are_kept_with_their_reason_while_good_ones_load(world):
             return outcome
 
     world.add(ticker)
-    whole = world.refresh(SampleSource(MARKET, lambda: date(2026, 1, 9)), [ticker])
+    whole = world.refresh(SampleSource(MARKET, lambda: date(2026, 1, 9)), [ticker], layers=INGEST)
     assert whole.success
     expected = world.query("select count(*) from silver.weekly_bars").item()
-    assert world.refresh(Damaged(MARKET, lambda: date(2026, 1, 16)), [ticker]).success
+    assert world.refresh(
+        Damaged(MARKET, lambda: date(2026, 1, 16)), [ticker], layers=INGEST
+    ).success
     rejected = world.query("select ticker, table_name, rules, bronze_key from silver.rejected_rows")
     assert rejected.height == 1
     row = rejected.row(0, named=True)

@@ -93,32 +93,69 @@ def check_weekly_averages(world, recordings, vintage):
                     assert close_to(average, sum(window) / weeks_in_window)
 
 
+def split_weeks(recordings, ticker):
+    """Return {monday: (open, high, low, volume)} of weeks with a split after their first session.
+
+    From the daily recording, on the scale of the week's last session: there the vendor's weekly
+    bar mixes two scales.
+    """
+    if ticker not in ("AAPL", "IBM"):
+        return {}
+    series = payload(recordings, DAILY, "2013-03-01", ticker)["Time Series (Daily)"]
+    by_week = {}
+    for label in sorted(series):
+        day = date.fromisoformat(label)
+        by_week.setdefault(day - timedelta(days=day.weekday()), []).append(series[label])
+    found = {}
+    for monday, days in by_week.items():
+        splits = [float(day["8. split coefficient"]) for day in days]
+        if all(split == 1 for split in splits[1:]):
+            continue
+        later = [math.prod(splits[position + 1 :]) for position in range(len(days))]
+        found[monday] = (
+            float(days[0]["1. open"]) / later[0],
+            max(float(day["2. high"]) / by for day, by in zip(days, later, strict=True)),
+            min(float(day["3. low"]) / by for day, by in zip(days, later, strict=True)),
+            round(sum(int(day["6. volume"]) * by for day, by in zip(days, later, strict=True))),
+        )
+    return found
+
+
 def check_monthly(world, recordings, vintage):
     for ticker in TICKERS:
-        months = {}
+        months, from_daily = {}, split_weeks(recordings, ticker)
         for monday, (_, fields) in weeks(recordings, vintage, ticker).items():
             # A week belongs to the month of its last session by the calendar.
             last = sessions(monday, monday + timedelta(days=6))[-1]
-            months.setdefault(last.replace(day=1), []).append(fields)
+            vendors = (
+                float(fields["1. open"]),
+                float(fields["2. high"]),
+                float(fields["3. low"]),
+                int(fields["6. volume"]),
+            )
+            bar = (
+                *from_daily.get(monday, vendors),
+                float(fields["5. adjusted close"]) / float(fields["4. close"]),
+                float(fields["5. adjusted close"]),
+            )
+            months.setdefault(last.replace(day=1), []).append(bar)
         rows = world.query(
             f"select * from gold.agg_monthly_prices where ticker = '{ticker}' order by month_start"
         )
         assert rows["month_start"].to_list() == list(months)
         closes = []
         for row, (month, bars) in zip(rows.iter_rows(named=True), months.items(), strict=True):
-            scale = [float(bar["5. adjusted close"]) / float(bar["4. close"]) for bar in bars]
-            closes.append(float(bars[-1]["5. adjusted close"]))
-            assert close_to(row["adjusted_open"], float(bars[0]["1. open"]) * scale[0]), month
+            opens, highs, lows, volumes, scales, adjusted = zip(*bars, strict=True)
+            closes.append(adjusted[-1])
+            assert close_to(row["adjusted_open"], opens[0] * scales[0]), month
             assert close_to(
-                row["adjusted_high"],
-                max(float(b["2. high"]) * s for b, s in zip(bars, scale, strict=True)),
+                row["adjusted_high"], max(map(math.prod, zip(highs, scales, strict=True)))
             )
             assert close_to(
-                row["adjusted_low"],
-                min(float(b["3. low"]) * s for b, s in zip(bars, scale, strict=True)),
+                row["adjusted_low"], min(map(math.prod, zip(lows, scales, strict=True)))
             )
+            assert row["volume"] == sum(volumes)
             assert row["adjusted_close"] == closes[-1]
-            assert row["volume"] == sum(int(bar["6. volume"]) for bar in bars)
             assert row["week_count"] == len(bars)
             if len(closes) >= 12:
                 assert close_to(row["sma_12m"], sum(closes[-12:]) / 12)
@@ -166,6 +203,7 @@ def test_each_vintage_arrives_in_gold_as_its_payloads_say(replayed, recordings):
     check_weekly_averages(replayed, recordings, FIRST)
     check_monthly(replayed, recordings, FIRST)
     check_daily(replayed, recordings)
+    assert list(split_weeks(recordings, "AAPL")) == [date(2000, 6, 19)]
     first_objects = replayed.objects()
 
     assert replayed.refresh(ReplaySource(recordings, SECOND), TICKERS).success

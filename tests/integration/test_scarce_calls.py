@@ -122,8 +122,8 @@ def test_a_vendor_that_says_the_day_is_spent_is_left_alone_and_nothing_is_red(wo
     tickers = MARKET.tickers(4)
     world.add(*tickers)
     calls = source(vendor, world.warehouse, per_day=25)
-    result = world.refresh(calls, tickers)
-    again = world.refresh(calls, tickers)
+    result = world.refresh(calls, tickers, layers=("bronze",))
+    again = world.refresh(calls, tickers, layers=("bronze",))
     calls.close()
     assert result.success
     assert again.success
@@ -186,7 +186,7 @@ for _ in bronze.ingest(source, WEEKLY_BARS, {tickers!r}, threads=4):
     world.add(*tickers)
     calls = source(vendor, world.warehouse, per_day=25)
     assert calls.allowance().left <= 25 - made + 1
-    world.refresh(calls, tickers)
+    world.refresh(calls, tickers, layers=("bronze",))
     calls.close()
     assert len(vendor.calls) <= 25
     weekly = [key for key in world.objects() if "/weekly_bars/" in key]

@@ -190,3 +190,11 @@ def test_secrets_are_not_seen_in_what_is_printed_of_settings(monkeypatch):
     assert SECRET not in str(refused.value)
     assert refused.value.__cause__ is None
     assert refused.value.__suppress_context__
+
+
+def test_the_example_names_every_setting():
+    example = (PROJECT_ROOT / ".env.example").read_text()
+    for field in Settings.model_fields.values():
+        alias = field.validation_alias
+        name = alias if isinstance(alias, str) else alias.choices[0]
+        assert f"#{name}=" in example, name
