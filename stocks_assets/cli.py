@@ -252,17 +252,17 @@ def _summarize(platform: Platform) -> None:
     for line in platform.warehouse().summary():
         cells = (f"{line.rows:,}", line.tickers, line.latest)
         tables.add_row(line.table, *("" if cell is None else str(cell) for cell in cells))
-    market = Table(
-        "ticker", "company", title="The market", title_justify="left", box=None, pad_edge=False
-    )
+    market = Table(title="The market", title_justify="left", box=None, pad_edge=False)
+    market.add_column("ticker", no_wrap=True)
+    market.add_column("company", no_wrap=True, overflow="ellipsis", max_width=12)
     for name in ("as of", "close", "week", "52 weeks"):
-        market.add_column(name, justify="right")
+        market.add_column(name, justify="right", no_wrap=True)
     market.add_column("last 20 weeks", no_wrap=True)
     for row in platform.warehouse().watchlist(limit=15):
         colour = "green" if (row.week_return or 0) >= 0 else "red"
         market.add_row(
             row.ticker,
-            row.company_name[:20],
+            row.company_name,
             f"{row.session_date}",
             f"{row.close:,.2f}",
             "" if row.week_return is None else f"[{colour}]{row.week_return:+.1%}[/]",
