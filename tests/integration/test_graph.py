@@ -6,6 +6,8 @@ from datetime import UTC, date, datetime
 import dagster as dg
 import polars as pl
 import pytest
+from dagster._core.definitions.job_base import InMemoryJob
+from dagster._core.execution.api import create_execution_plan, execute_run
 
 from stocks_assets.adapters.bronze import BronzeStore
 from stocks_assets.adapters.object_store import ObjectStore
@@ -292,3 +294,27 @@ def test_a_damaged_object_fails_its_ticker_alone(world):
     assert [(f.asset, f.ticker) for f in failures] == [("silver/weekly_bars", TICKERS[0])]
     assert str(key) in failures[0].reason
     assert world.materialized("silver/weekly_bars") == {TICKERS[1]}
+
+
+def test_the_verdict_executed_again_alone_stays_what_it_was(world):
+    world.add(TICKERS[0], "NOPE")
+    failed = world.refresh(sample(), [TICKERS[0], "NOPE"])
+    job = world.definitions(sample()).resolve_job_def("refresh")
+    verdict = ["gold__dim_company_every_ticker_is_refreshed"]
+    run_config = failed.dagster_run.run_config
+    again = world.instance.create_run_for_job(
+        job,
+        execution_plan=create_execution_plan(
+            InMemoryJob(job), run_config, step_keys_to_execute=verdict
+        ),
+        run_config=run_config,
+        tags=failed.dagster_run.tags,
+        parent_run_id=failed.run_id,
+        root_run_id=failed.run_id,
+    )
+    assert again.step_keys_to_execute == verdict
+    assert not execute_run(InMemoryJob(job), again, world.instance).success
+    checks = dg.AssetCheckKey(dg.AssetKey(["gold", "dim_company"]), "every_ticker_is_refreshed")
+    record = world.instance.event_log_storage.get_latest_asset_check_execution_by_key([checks])
+    assert record[checks].run_id == again.run_id
+    assert record[checks].status.value == "FAILED"
