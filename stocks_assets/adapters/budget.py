@@ -72,8 +72,6 @@ class CallBudget:
             open=True,
         )
         self._bucket = PostgresBucket(self._pool, f"calls_{self._digest}", rates.as_list())
-        # Calls of past days would be counted over with each new one.
-        self._bucket.leak(self._now())
 
     def __enter__(self) -> Self:
         return self

@@ -451,14 +451,6 @@ def test_other_users_of_the_http_library_keep_its_log(vendor, source, caplog):
     assert [record.name for record in caplog.records] == ["httpx"]
 
 
-@pytest.mark.parametrize("refusal", ["bad key", "demo key"])
-def test_a_key_that_is_not_taken_is_tried_once_and_not_for_every_ticker(vendor, source, refusal):
-    vendor.will(REFUSALS[refusal])
-    outcomes = [source.fetch(WEEKLY_BARS, ticker) for ticker in ("IBM", "AAPL", "MSFT")]
-    assert {type(outcome) for outcome in outcomes} == {BadKey}
-    assert len(vendor.calls) == 1
-
-
 def test_without_a_network_the_day_is_not_spent(world_budget):
     budget, used = world_budget
     offline = AlphaVantageSource(
@@ -472,10 +464,13 @@ def test_without_a_network_the_day_is_not_spent(world_budget):
 
 @pytest.fixture
 def world_budget(warehouse):
-    budget = CallBudget(warehouse, KEY, Rates(per_second=100, per_day=100))
-    return (
-        budget,
-        lambda: (
-            100 - CallBudget(warehouse, KEY, Rates(per_second=100, per_day=100)).allowance().left
-        ),
-    )
+    """A budget of 100 calls, and what says how many of them were taken."""
+
+    def budget():
+        return CallBudget(warehouse, KEY, Rates(per_second=100, per_day=100))
+
+    def used():
+        with budget() as counting:
+            return 100 - counting.allowance().left
+
+    return budget(), used

@@ -266,7 +266,8 @@ def test_a_demo_shows_its_tables_and_tickers_and_leaves_nothing_running(demonstr
 def test_a_second_demo_writes_no_object_and_no_row(served):
     before, running = contents(served), served.running()
     assert set(before[0]) >= {f"{schema}.{t}" for schema, ts in TABLES.items() for t in ts}
-    assert sum(key.startswith("bronze/") for key, *_ in before[1]) == 2 * 5
+    # Six datasets of two tickers, and the two lists of the market.
+    assert sum(key.startswith("bronze/") for key, *_ in before[1]) == 2 * 6 + 2
     said = served.succeed("demo", "--tickers", "2", "--no-ui")
     assert "2 tickers, 0 of them new" in said
     assert contents(served) == before

@@ -44,7 +44,7 @@ def list_securities(world, *listings):
     with world.warehouse.connect() as connection:
         connection.cursor().executemany(
             "insert into silver.listings values (%s, '9999-12-31', 'Name', %s, %s, null, 'active', "
-            "0, '', '', now())",
+            "0, '', '', now(), now())",
             listings,
         )
 

@@ -17,7 +17,6 @@ import tenacity
 from stocks_assets.adapters.budget import CallBudget
 from stocks_assets.domain.datasets import MARKET, Dataset, Endpoint
 from stocks_assets.domain.outcomes import (
-    BadKey,
     BurstLimited,
     DayQuotaSpent,
     Malformed,
@@ -158,7 +157,7 @@ class AlphaVantageSource:
             attempt = _Attempt(DayQuotaSpent(f"no call is left before {_minute(frees_at)}"))
         else:
             attempt = self._call(endpoint, query)
-        if isinstance(attempt.outcome, DayQuotaSpent | BadKey):
+        if isinstance(attempt.outcome, DayQuotaSpent):
             self._stop(attempt.outcome)
         return attempt
 
