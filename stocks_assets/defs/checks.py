@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from stocks_assets.adapters.warehouse import Warehouse
+from stocks_assets.adapters.warehouse import Failure, Warehouse
 from stocks_assets.defs.batch import failure_table
 from stocks_assets.defs.partitions import INBOX_KEY
 from stocks_assets.domain.datasets import DATASETS
@@ -27,18 +27,27 @@ def every_ticker_is_refreshed(
 ) -> dg.AssetCheckResult:
     """Fail the run if a ticker failed in it, after all else is done.
 
-    Re-executed alone, it judges the run that it comes from: nothing was tried again.
+    Of a re-execution of some steps, it judges the others by the run that they were made in.
     """
-    run = context.run
-    failures = warehouse.failures(run.run_id)
-    if run.step_keys_to_execute is not None and run.parent_run_id is not None:
-        failures += warehouse.failures(run.parent_run_id)
+    run: dg.DagsterRun | None = context.run
+    failures: list[Failure] = []
+    made: set[str] = set()
+    while run is not None:
+        failures += [f for f in warehouse.failures(run.run_id) if _step_of(f) not in made]
+        if run.step_keys_to_execute is None or run.parent_run_id is None:
+            break
+        made.update(run.step_keys_to_execute)
+        run = context.instance.get_run_by_id(run.parent_run_id)
     return dg.AssetCheckResult(
         passed=not failures,
         severity=dg.AssetCheckSeverity.ERROR,
         description="; ".join(f"{f.ticker}: {f.reason} ({f.asset})" for f in failures[:10]),
         metadata={"failed": failure_table(failures)},
     )
+
+
+def _step_of(failure: Failure) -> str:
+    return dg.AssetKey.from_user_string(failure.asset).to_python_identifier()
 
 
 RULES_CHECK = "rows_follow_the_rules"
