@@ -7,11 +7,11 @@ What dlt 1.31 needs of its caller, each learnt from a load that went wrong:
 - Duplicate keys fail the MERGE: the frames come deduplicated, sorted by key.
 """
 
-import shutil
 import tempfile
 import uuid
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from contextlib import ExitStack
+from typing import Self
 
 import dlt
 import polars as pl
@@ -21,6 +21,8 @@ from psycopg.sql import SQL, Identifier
 
 from stocks_assets.adapters.warehouse import Warehouse
 
+# A load of more rows is copied in parts, at the same time.
+_ROWS_PER_COPY = 150_000
 _POLARS_TYPES: Mapping[str, pl.DataType] = {
     "text": pl.String(),
     "date": pl.Date(),
@@ -31,6 +33,102 @@ _POLARS_TYPES: Mapping[str, pl.DataType] = {
 }
 
 
+class Loader:
+    """Merges frames into one table, many in turn; what it needs of dlt is made once."""
+
+    def __init__(
+        self, warehouse: Warehouse, schema: str, table: str, primary_key: Sequence[str]
+    ) -> None:
+        self._warehouse = warehouse
+        self._schema = schema
+        self._table = table
+        self._primary_key = list(primary_key)
+        self._opened = ExitStack()
+        self._pipeline: dlt.Pipeline | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close()
+
+    def merge(self, frame: pl.DataFrame) -> None:
+        """Merge `frame` into the table by its key. The caller lets one merge run at a time.
+
+        The frame has each column of the table, in its type, and no key twice. A row that says
+        nothing new stays as it is: its `row_version` is what is stored, or each of its values
+        where the table has no such column.
+
+        Raises:
+            TypeError: the frame's columns are not the table's.
+        """
+        if frame.is_empty():
+            return
+        rows = _as_arrow(self._warehouse, self._schema, self._table, frame.sort(self._primary_key))
+        disposition: TUpsertStrategyDict = {
+            "disposition": "merge",
+            "strategy": "upsert",
+            "skip_unchanged_rows": True,
+        }
+        if "row_version" in rows.column_names:
+            disposition["row_version_column_name"] = "row_version"
+        resource = dlt.resource(
+            # Each part is copied on a connection of its own.
+            iter(
+                rows.slice(start, _ROWS_PER_COPY) for start in range(0, len(rows), _ROWS_PER_COPY)
+            ),
+            name=self._table,
+            primary_key=self._primary_key,
+            write_disposition=disposition,
+        )
+        try:
+            pipeline = self._pipeline = self._pipeline or self._open()
+            pipeline.run(resource, loader_file_format="parquet").raise_on_failed_jobs()
+        except BaseException:
+            # What the pipeline has of a load that failed would go ahead of the next one.
+            self._close()
+            raise
+
+    def _open(self) -> dlt.Pipeline:
+        """Make a pipeline with a folder and a staging table that no other load has."""
+        load = uuid.uuid4().hex[:12]
+        staging = f"{_staging_prefix(self._schema)}{load}"
+        folder = self._opened.enter_context(tempfile.TemporaryDirectory(prefix="stocks-load-"))
+        _sweep_staging(self._warehouse, self._schema)
+        # Held as long as the staging schema is in use, so that nobody sweeps it.
+        self._opened.enter_context(self._warehouse.lock(staging))
+        self._opened.callback(_drop_schema, self._warehouse, staging)
+        columns = writable_columns(self._warehouse, self._schema, self._table)
+        with self._warehouse.connect() as connection:
+            connection.execute(SQL("create schema {}").format(Identifier(staging)))
+            # Nothing of it is to outlive a crash; logged, it would cost twice as much to write.
+            connection.execute(
+                SQL("create unlogged table {} as select {} from {} with no data").format(
+                    Identifier(staging, self._table),
+                    SQL(", ").join(map(Identifier, columns)),
+                    Identifier(self._schema, self._table),
+                )
+            )
+        # Without this dlt asks the destination for a schema and a state that we do not keep there.
+        dlt.config["restore_from_destination"] = False
+        dlt.config["runtime.dlthub_telemetry"] = False
+        dlt.config["runtime.log_level"] = "CRITICAL"  # what fails is raised
+        dlt.config["normalize.workers"] = 1
+        dlt.config["data_writer.file_max_items"] = _ROWS_PER_COPY
+        return dlt.pipeline(
+            pipeline_name=f"load_{load}",
+            pipelines_dir=folder,
+            destination=dlt.destinations.postgres(
+                _credentials(self._warehouse), staging_dataset_name_layout=staging
+            ),
+            dataset_name=self._schema,
+        )
+
+    def _close(self) -> None:
+        self._pipeline = None
+        self._opened.close()
+
+
 def merge(
     warehouse: Warehouse,
     schema: str,
@@ -38,61 +136,20 @@ def merge(
     frame: pl.DataFrame,
     primary_key: Sequence[str],
 ) -> None:
-    """Merge `frame` into `<schema>.<table>` by its key. The caller lets one merge run at a time.
-
-    The frame has each column of the table, in its type, and no key twice. A row that says nothing
-    new stays as it is: its `row_version` is what is stored, or each of its values where the table
-    has no such column.
-
-    Raises:
-        TypeError: the frame's columns are not the table's.
-    """
-    if frame.is_empty():
-        return
-    folder = Path(tempfile.mkdtemp(prefix="stocks-load-"))
-    try:
-        _sweep_staging(warehouse, schema)
-        rows = _as_arrow(warehouse, schema, table, frame.sort(primary_key))
-        _run(warehouse, f"{schema}.{table}", rows, primary_key, folder)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    """Merge one frame, as `Loader.merge` does."""
+    with Loader(warehouse, schema, table, primary_key) as loader:
+        loader.merge(frame)
 
 
-def _run(
-    warehouse: Warehouse, target: str, rows: pa.Table, primary_key: Sequence[str], folder: Path
-) -> None:
-    schema, table = target.split(".")
-    load = uuid.uuid4().hex[:12]
-    staging = f"{_staging_prefix(schema)}{load}"
-    # Without this dlt asks the destination for a schema and a state that we do not keep there.
-    dlt.config["restore_from_destination"] = False
-    dlt.config["runtime.dlthub_telemetry"] = False
-    dlt.config["runtime.log_level"] = "CRITICAL"  # what fails is raised
-    dlt.config["normalize.workers"] = 1
-    pipeline = dlt.pipeline(
-        pipeline_name=f"load_{load}",
-        pipelines_dir=str(folder),
-        destination=dlt.destinations.postgres(
-            _credentials(warehouse), staging_dataset_name_layout=staging
-        ),
-        dataset_name=schema,
-    )
-    disposition: TUpsertStrategyDict = {
-        "disposition": "merge",
-        "strategy": "upsert",
-        "skip_unchanged_rows": True,
-    }
-    if "row_version" in rows.column_names:
-        disposition["row_version_column_name"] = "row_version"
-    resource = dlt.resource(
-        rows,
-        name=table,
-        primary_key=list(primary_key),
-        write_disposition=disposition,
-    )
-    pipeline.run(resource, loader_file_format="parquet").raise_on_failed_jobs()
+def writable_columns(warehouse: Warehouse, schema: str, table: str) -> list[str]:
+    """Return the columns of a table but those that PostgreSQL computes."""
     with warehouse.connect() as connection:
-        connection.execute(SQL("drop schema if exists {} cascade").format(Identifier(staging)))
+        rows = connection.execute(
+            "select column_name from information_schema.columns where table_schema = %s "
+            "and table_name = %s and is_generated = 'NEVER' order by ordinal_position",
+            (schema, table),
+        ).fetchall()
+    return [name for (name,) in rows]
 
 
 def _staging_prefix(schema: str) -> str:
@@ -100,14 +157,21 @@ def _staging_prefix(schema: str) -> str:
 
 
 def _sweep_staging(warehouse: Warehouse, schema: str) -> None:
-    """Drop what killed loads left; the lock says that none is running."""
+    """Drop what killed loads left: the locks of those that run are held."""
     with warehouse.connect() as connection:
         schemas = connection.execute(
             "select nspname from pg_namespace where starts_with(nspname, %s)",
             (_staging_prefix(schema),),
         ).fetchall()
-        for (name,) in schemas:
-            connection.execute(SQL("drop schema {} cascade").format(Identifier(name)))
+    for (name,) in schemas:
+        with warehouse.lock_if_free(name) as is_free:
+            if is_free:
+                _drop_schema(warehouse, name)
+
+
+def _drop_schema(warehouse: Warehouse, name: str) -> None:
+    with warehouse.connect() as connection:
+        connection.execute(SQL("drop schema if exists {} cascade").format(Identifier(name)))
 
 
 def _credentials(warehouse: Warehouse) -> dict[str, object]:

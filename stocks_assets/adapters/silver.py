@@ -6,7 +6,7 @@ known when does not depend on when silver ran.
 
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import date
@@ -25,8 +25,10 @@ from stocks_assets.domain.datasets import DROPPED
 from stocks_assets.domain.payloads import Shaped, SilverTable
 from stocks_assets.errors import PayloadError
 
-# Bounds memory: full daily histories of so many tickers are about half a million rows.
-_TICKERS_PER_LOAD = 100
+# What is read at once.
+_TICKERS_PER_STEP = 16
+# Bounds memory: a load is merged when it has so many rows.
+_ROWS_PER_LOAD = 200_000
 _DOWNLOADS_AT_ONCE = 8
 # What a missing, truncated or damaged object comes to.
 _UNREADABLE = (BotoCoreError, ClientError, OSError, EOFError, zlib.error)
@@ -37,7 +39,6 @@ _MANY_REJECTED = 5
 # The objects that a ticker's rows come from, by the name of the payload.
 Objects = Mapping[str, BronzeKey]
 _Item = TypeVar("_Item")
-_Made = TypeVar("_Made")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,15 +83,15 @@ def load(
     for dataset in table.inputs:
         bronze.sync_index(dataset)
     steps: list[_Step] = []
-    for start in range(0, len(tickers), _TICKERS_PER_LOAD):
-        batch = tickers[start : start + _TICKERS_PER_LOAD]
+    for start in range(0, len(tickers), _TICKERS_PER_STEP):
+        batch = tickers[start : start + _TICKERS_PER_STEP]
         newest = bronze.newest_of(table.inputs, batch)
         yield from _explain_lack(
             warehouse, table, [ticker for ticker in batch if not newest[ticker]], only_stale
         )
         steps += _steps(bronze, warehouse, table, newest, only_stale=only_stale)
-    loading = _Loading(bronze, warehouse, SilverStore(warehouse), table, accept_shorter)
-    yield from loading.run(steps)
+    with SilverStore(warehouse) as store:
+        yield from _Loading(bronze, warehouse, store, table, accept_shorter).run(steps)
 
 
 def rebuild(
@@ -104,8 +105,8 @@ def rebuild(
     for dataset in table.inputs:
         bronze.sync_index(dataset)
     steps = []
-    for start in range(0, len(tickers), _TICKERS_PER_LOAD):
-        timelines = bronze.timelines(table.inputs, tickers[start : start + _TICKERS_PER_LOAD])
+    for start in range(0, len(tickers), _TICKERS_PER_STEP):
+        timelines = bronze.timelines(table.inputs, tickers[start : start + _TICKERS_PER_STEP])
         steps += _in_steps(table, {t: (line, {}) for t, line in timelines.items() if line})
     live = SilverStore(warehouse)
     with live.shadow(table) as store:
@@ -135,6 +136,14 @@ class _Step:
     read: Mapping[str, Objects]
     loaded_from: Mapping[str, Objects]
     last_for: frozenset[str]
+
+    def with_step(self, other: "_Step") -> "_Step":
+        """Return both in one; they have no ticker in common."""
+        return _Step(
+            {**self.read, **other.read},
+            {**self.loaded_from, **other.loaded_from},
+            self.last_for | other.last_for,
+        )
 
 
 def _steps(
@@ -220,9 +229,9 @@ class _Loading:
     is_rebuild: bool = False
 
     def run(self, steps: Sequence[_Step]) -> Iterator[Loaded | Failed]:
-        """Yield each ticker after its last step; the next step is shaped while one is merged."""
+        """Yield each ticker after its last step; the next load is shaped while one is merged."""
         totals: dict[str, Counter[str]] = {}
-        for step, shaped in _one_ahead(self._shape, steps):
+        for step, shaped in _one_ahead(self._loads(steps)):
             for result in self._merge(step, shaped):
                 total = totals.setdefault(result.ticker, Counter())
                 if isinstance(result, Loaded):
@@ -230,7 +239,24 @@ class _Loading:
                 if result.ticker in step.last_for:
                     yield replace(result, changes=total) if isinstance(result, Loaded) else result
 
-    def _shape(self, step: _Step) -> tuple[_Step, dict[str, Shaped | str]]:
+    def _loads(self, steps: Iterable[_Step]) -> Iterator[tuple[_Step, dict[str, Shaped | str]]]:
+        """Shape the steps, and put as many into one as have different tickers and not many rows."""
+        load: tuple[_Step, dict[str, Shaped | str]] | None = None
+        rows = 0
+        for step in steps:
+            shaped = self._shape(step)
+            coming = sum(part.rows.height for part in shaped.values() if not isinstance(part, str))
+            if load and rows + coming <= _ROWS_PER_LOAD and not load[1].keys() & shaped.keys():
+                load = load[0].with_step(step), load[1] | shaped
+                rows += coming
+                continue
+            if load:
+                yield load
+            load, rows = (step, shaped), coming
+        if load:
+            yield load
+
+    def _shape(self, step: _Step) -> dict[str, Shaped | str]:
         """Return, for each ticker, its rows, or why there are none."""
         with ThreadPoolExecutor(_DOWNLOADS_AT_ONCE, thread_name_prefix="download") as pool:
             payloads = dict(
@@ -240,7 +266,7 @@ class _Loading:
         shaped: dict[str, Shaped | str] = {t: p for t, p in payloads.items() if isinstance(p, str)}
         for ticker, part in self.table.shape_many(readable).items():
             shaped[ticker] = _believable(part)
-        return step, shaped
+        return shaped
 
     def _download(self, objects: Objects) -> dict[str, bytes] | str:
         """Return the payloads, or what went wrong: an exception would end the whole map."""
@@ -337,17 +363,14 @@ def _believable(part: Shaped | PayloadError) -> Shaped | str:
     return part
 
 
-def _one_ahead(make: Callable[[_Item], _Made], items: Iterable[_Item]) -> Iterator[_Made]:
-    """Yield what `make` makes of each item, at work on the next one while one is used."""
+def _one_ahead(items: Iterator[_Item]) -> Iterator[_Item]:
+    """Yield `items`; the next one is made while one is used."""
+    nothing = object()
     with ThreadPoolExecutor(1, thread_name_prefix="shape") as worker:
-        ahead = None
-        for item in items:
-            following = worker.submit(make, item)
-            if ahead is not None:
-                yield ahead.result()
-            ahead = following
-        if ahead is not None:
-            yield ahead.result()
+        ahead = worker.submit(next, items, nothing)
+        while (item := ahead.result()) is not nothing:
+            ahead = worker.submit(next, items, nothing)
+            yield item  # type: ignore[misc]  # it is none but nothing
 
 
 def _explain_lack(

@@ -7,15 +7,15 @@ the same objects finds the same differences, or what is left of them.
 
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, date, datetime
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import polars as pl
-from psycopg.sql import SQL, Composed, Identifier, Literal
+from psycopg.sql import SQL, Identifier, Literal
 
 from stocks_assets.adapters import loader
-from stocks_assets.adapters.warehouse import Warehouse
+from stocks_assets.adapters.warehouse import Reader, Warehouse
 from stocks_assets.domain.datasets import MARKET
 from stocks_assets.domain.payloads import SilverTable
 from stocks_assets.domain.restatements import PROVENANCE, Changes, compare
@@ -54,11 +54,21 @@ class Merged(NamedTuple):
 
 
 class SilverStore:
-    """The silver tables of one schema."""
+    """The silver tables of one schema. What its merges share is kept until it is closed."""
 
     def __init__(self, warehouse: Warehouse, schema: str = SCHEMA) -> None:
         self._warehouse = warehouse
         self._schema = schema
+        self._opened = ExitStack()
+        self._reader: Reader | None = None
+        self._loaders: dict[str, loader.Loader] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._reader, self._loaders = None, {}
+        self._opened.close()
 
     def merge(
         self,
@@ -107,15 +117,11 @@ class SilverStore:
                 key,
             )
             self._keep(table, changes)
-            loader.merge(
-                self._warehouse,
-                self._schema,
-                table.name,
+            self._loader(table).merge(
                 changes.rows.with_columns(
                     pl.lit(uuid.uuid4().hex).alias("load_id"),
                     pl.lit(datetime.now(UTC)).cast(pl.Datetime("us", "UTC")).alias("loaded_at"),
-                ),
-                key,
+                )
             )
             self._delete(table, gone.select(key))
         return Merged(changes, refused)
@@ -135,6 +141,12 @@ class SilverStore:
                 (list(tickers),),
             ).fetchall()
         return {ticker: Extent(*extent) for ticker, *extent in rows}
+
+    def _loader(self, table: SilverTable) -> loader.Loader:
+        if table.name not in self._loaders:
+            made = loader.Loader(self._warehouse, self._schema, table.name, table.primary_key)
+            self._loaders[table.name] = self._opened.enter_context(made)
+        return self._loaders[table.name]
 
     def _tickers(self, table: SilverTable) -> list[str]:
         """Return the tickers that have rows in `table`."""
@@ -171,7 +183,9 @@ class SilverStore:
             else SQL("true")
         )
         kind = SQL("timestamptz" if rest == ["starts_at"] else "date")
-        return self._warehouse.read(
+        if self._reader is None:
+            self._reader = self._opened.enter_context(self._warehouse.reader())
+        return self._reader(
             SQL(
                 "select {columns} from unnest({tickers}::text[], {sinces}::{kind}[]) "
                 "as given (ticker, since) join {table} stored on stored.ticker = given.ticker "
@@ -258,7 +272,8 @@ class SilverStore:
                             Identifier(_SHADOW, name), Identifier(self._schema, name)
                         )
                     )
-            yield SilverStore(self._warehouse, _SHADOW)
+            with SilverStore(self._warehouse, _SHADOW) as store:
+                yield store
             with self._warehouse.connect() as connection:
                 connection.execute(SQL("drop schema {} cascade").format(schema))
 
@@ -272,7 +287,9 @@ class SilverStore:
             self._warehouse.connect() as connection,
         ):
             for name in (table.name, *_HISTORY):
-                columns = self._columns(name)
+                columns = SQL(", ").join(
+                    map(Identifier, loader.writable_columns(self._warehouse, self._schema, name))
+                )
                 of_table = SQL("{} = {}").format(
                     Literal(table.name),
                     Literal(table.name) if name == table.name else Identifier("table_name"),
@@ -294,16 +311,6 @@ class SilverStore:
                         of_tickers,
                     )
                 )
-
-    def _columns(self, name: str) -> Composed:
-        """Return the columns of a table that can be written."""
-        with self._warehouse.connect() as connection:
-            rows = connection.execute(
-                "select column_name from information_schema.columns where table_schema = %s "
-                "and table_name = %s and is_generated = 'NEVER' order by ordinal_position",
-                (self._schema, name),
-            ).fetchall()
-        return SQL(", ").join(Identifier(column) for (column,) in rows)
 
 
 def _with_version(given: pl.DataFrame, table: SilverTable) -> pl.DataFrame:

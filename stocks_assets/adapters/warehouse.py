@@ -1,7 +1,7 @@
 """PostgreSQL: connections, migrations, locks, and the tables that runs keep their books in."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -35,6 +35,9 @@ _LISTINGS: Mapping[str, pl.DataType] = {
     "listed_on": pl.Date(),
     "status": pl.String(),
 }
+
+
+Reader = Callable[[Composed], pl.DataFrame]
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,16 +125,17 @@ class Warehouse:
         with connect(self.database_url) as connection:
             yield connection
 
-    def read(self, statement: Composed) -> pl.DataFrame:
-        """Return what `statement` selects, fetched in columns.
+    @contextmanager
+    def reader(self) -> Iterator[Reader]:
+        """Yield a function that returns what a statement selects, fetched in columns.
 
         Raises:
             StackError: no connection can be made.
         """
-        with self.connect() as connection:
-            text = statement.as_string(connection)
-        with adbc_driver_postgresql.dbapi.connect(self.database_url) as connection:
-            return pl.read_database(text, connection)
+        with self.connect():
+            pass  # its errors are ours
+        with adbc_driver_postgresql.dbapi.connect(self.database_url, autocommit=True) as connection:
+            yield lambda statement: pl.read_database(statement.as_string(None), connection)
 
     @contextmanager
     def lock(self, name: str) -> Iterator[None]:
@@ -140,6 +144,13 @@ class Warehouse:
         with connect(self.database_url, autocommit=True) as connection:
             connection.execute("select pg_advisory_lock(%s)", (number,))
             yield
+
+    @contextmanager
+    def lock_if_free(self, name: str) -> Iterator[bool]:
+        """Hold the lock `name` if nobody has it; yields whether it is held."""
+        with connect(self.database_url, autocommit=True) as connection:
+            row = connection.execute("select pg_try_advisory_lock(%s)", (_lock_number(name),))
+            yield row.fetchone() == (True,)
 
     def migrate(self) -> None:
         """Bring the tables to the newest version."""

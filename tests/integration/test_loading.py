@@ -46,9 +46,10 @@ def bars(ticker="A", closes=(10.0, 11.0), at=MOMENT):
 
 def load(warehouse, frame, *whole, accept_shorter=False):
     origin = Origin(frame["bronze_key"][0], frame["known_at"][0])
-    return SilverStore(warehouse).merge(
-        DAILY, frame, dict.fromkeys(whole, origin), accept_shorter=accept_shorter
-    )
+    with SilverStore(warehouse) as store:
+        return store.merge(
+            DAILY, frame, dict.fromkeys(whole, origin), accept_shorter=accept_shorter
+        )
 
 
 def stored(warehouse):
