@@ -1,12 +1,14 @@
 """Silver loads against the fastest way PostgreSQL has: COPY, then INSERT .. ON CONFLICT.
 
     make bench-silver                      # 200 tickers of 6,300 sessions
-    make bench-silver ARGS="--tickers 500"
+    make bench-silver ARGS="--tickers 500 --rows 30000000"
 
 Both ways write the same rows into tables of the same form on the same server, which is started for
-it in a temporary folder. `backfill` is what a user waits for: objects are read from the S3 server,
-unpacked, decoded, checked, compared and merged, in a process of its own. `daily` is 100 sessions a
-ticker, one of them new, as a free key's payloads are. The last line is one JSON object.
+it in a temporary folder, and each in a process of its own. `backfill` is what a user waits for:
+objects are read from the S3 server, unpacked, decoded, checked, compared and merged. `daily` is 100
+sessions a ticker, one of them new, as a free key's payloads are; its share is that of the merge
+itself, what dlt costs at its first use included. With `--rows` the table is then filled up to so
+many rows, and the day after is loaded. The last line is one JSON object.
 """
 
 import argparse
@@ -21,10 +23,12 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 
 import polars as pl
+import psycopg
 
 from stocks_assets.adapters import silver
 from stocks_assets.adapters.bronze import BronzeStore
 from stocks_assets.adapters.object_store import ObjectStore, S3Location
+from stocks_assets.adapters.silver_store import SilverStore
 from stocks_assets.adapters.sources.sample import SampleSource
 from stocks_assets.adapters.warehouse import Warehouse
 from stocks_assets.domain.calendar import sessions
@@ -36,7 +40,7 @@ from stocks_assets.stack.embedded import EmbeddedStack
 
 MARKET = SampleMarket(first_session=date(2001, 10, 1))
 DAYS = sessions(date(2001, 10, 1), date(2026, 11, 20))
-LAST, NEXT = DAYS[6_299], DAYS[6_300]
+LAST, NEXT, AFTER = DAYS[6_299:6_302]
 TABLE = SILVER_TABLES["daily_bars"]
 
 
@@ -62,6 +66,7 @@ class Compact(Raw):
 def main() -> None:
     arguments = argparse.ArgumentParser()
     arguments.add_argument("--tickers", type=int, default=200)
+    arguments.add_argument("--rows", type=int, default=0, help="fill up to so many, then a day")
     arguments.add_argument("--load", nargs=6, help="for the process that is measured")
     options = arguments.parse_args()
     if options.load:
@@ -72,7 +77,7 @@ def main() -> None:
         stack = EmbeddedStack(Path(folder), postgres_port=None, s3_port=None)
         try:
             endpoints = stack.start()
-            report(compare(endpoints, tickers))
+            report(compare(endpoints, tickers, options.rows))
         finally:
             stack.stop()
 
@@ -83,7 +88,7 @@ def is_old(ticker: str) -> bool:
     return b"2001-10-05" in reply and str(NEXT).encode() in reply
 
 
-def compare(endpoints, tickers) -> dict[str, object]:
+def compare(endpoints, tickers, filled_to) -> dict[str, object]:
     warehouse = Warehouse(endpoints.database_url)
     warehouse.migrate()
     location = (
@@ -104,7 +109,7 @@ def compare(endpoints, tickers) -> dict[str, object]:
     daily = in_a_process(where, tickers)
     newest = rows_of(warehouse).group_by("ticker", maintain_order=True).tail(100)
     raw_daily = copy_and_insert(warehouse, newest, "raw_daily_bars")
-    return {
+    result = {
         "tickers": len(tickers),
         "backfill_rows": rows.height,
         "backfill_seconds": backfill["seconds"],
@@ -112,10 +117,36 @@ def compare(endpoints, tickers) -> dict[str, object]:
         "backfill_share": raw_backfill / backfill["seconds"],
         "daily_rows": newest.height,
         "daily_seconds": daily["seconds"],
+        "daily_merge_seconds": daily["merge_seconds"],
         "raw_daily_seconds": raw_daily,
-        "daily_share": raw_daily / daily["seconds"],
+        "daily_share": raw_daily / daily["merge_seconds"],
         "peak_megabytes": max(backfill["megabytes"], daily["megabytes"]),
     }
+    if filled_to > rows.height:
+        fill(warehouse, filled_to - rows.height)
+        fetch(bronze, Compact(MARKET, lambda: AFTER), tickers)
+        grown = in_a_process(where, tickers)
+        result |= {
+            "grown_to_rows": filled_to,
+            "grown_daily_seconds": grown["seconds"],
+            "grown_daily_merge_seconds": grown["merge_seconds"],
+        }
+    return result
+
+
+def fill(warehouse, count) -> None:
+    """Add `count` rows of other tickers, as copies of those that are there."""
+    with warehouse.connect() as connection:
+        (there,) = connection.execute("select count(*) from silver.daily_bars").fetchone()
+        columns = ", ".join(rows_of(warehouse, limit=1).columns)
+        copied = columns.replace("ticker", "ticker || '.' || copy", 1)
+        connection.execute(
+            f"insert into silver.daily_bars ({columns}) select {copied} "
+            f"from generate_series(1, {count // there + 1}) as copy, silver.daily_bars "
+            f"limit {count}"
+        )
+    with psycopg.connect(warehouse.database_url, autocommit=True) as connection:
+        connection.execute("vacuum analyze silver.daily_bars")
 
 
 def fetch(bronze, source, tickers) -> None:
@@ -136,22 +167,36 @@ def measured_load(database_url, *where) -> dict[str, float]:
     store = ObjectStore(S3Location(*location), bucket)
     bronze = BronzeStore(store, warehouse)
     started = time.perf_counter()
+    silver.SilverStore = Timed
     for result in silver.load(bronze, warehouse, TABLE, tickers.split(","), only_stale=True):
         assert isinstance(result, silver.Loaded), result
-    seconds = time.perf_counter() - started
     return {
-        "seconds": seconds,
+        "seconds": time.perf_counter() - started,
+        "merge_seconds": Timed.seconds,
         "megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
 
 
-def rows_of(warehouse) -> pl.DataFrame:
+class Timed(SilverStore):
+    """Counts the seconds of its merges."""
+
+    seconds = 0.0
+
+    def merge(self, *arguments, **options):
+        started = time.perf_counter()
+        try:
+            return super().merge(*arguments, **options)
+        finally:
+            Timed.seconds += time.perf_counter() - started
+
+
+def rows_of(warehouse, limit=None) -> pl.DataFrame:
     with warehouse.connect() as connection:
         columns = [*TABLE.columns, "row_version", "bronze_key", "load_id", "loaded_at", "known_at"]
         buffer = io.BytesIO()
         with connection.cursor().copy(
-            f"copy (select {', '.join(columns)} from silver.daily_bars order by 1, 2) "
-            "to stdout (format csv, header)"
+            f"copy (select {', '.join(columns)} from silver.daily_bars where ticker !~ '[.]' "
+            f"order by 1, 2 limit {limit or 'all'}) to stdout (format csv, header)"
         ) as copy:
             for block in copy:
                 buffer.write(block)
