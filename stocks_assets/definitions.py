@@ -25,6 +25,7 @@ def build_defs(
     tickers_per_run: int = 500,
     fetch_threads: int = 8,
     intraday_months: int = 0,
+    tolerated_rejected_share: float = 0.01,
 ) -> dg.Definitions:
     """Return the definitions on top of `resources`."""
     return dg.Definitions(
@@ -38,7 +39,10 @@ def build_defs(
             *silver_assets(tickers_per_run=tickers_per_run),
             gold_assets(tickers_per_run=tickers_per_run),
         ],
-        asset_checks=[checks.every_ticker_is_refreshed, *checks.silver_checks()],
+        asset_checks=[
+            checks.every_ticker_is_refreshed,
+            *checks.silver_checks(tolerated_share=tolerated_rejected_share),
+        ],
         jobs=[jobs.refresh_job, jobs.load_job, rebuild.rebuild_job, universe.universe_job],
         schedules=[jobs.after_the_close],
         sensors=[inbox.files_dropped],
@@ -58,4 +62,5 @@ def defs() -> dg.Definitions:
         tickers_per_run=settings.tickers_per_run,
         fetch_threads=settings.fetch_threads,
         intraday_months=settings.intraday_months,
+        tolerated_rejected_share=settings.tolerated_rejected_share,
     )
