@@ -14,9 +14,9 @@ from stocks_assets.defs.silver import silver_assets
 from stocks_assets.settings import read_settings
 
 # Known and meant: backfill policies are what batches need, beta or not, and the layers' differ so
-# that no two layers share a run (`defs.bronze`); the refresh job's own runs name their tickers.
+# that no two layers share a run (`defs.bronze`); the jobs' own runs name their tickers.
 warnings.filterwarnings("ignore", "Parameter `backfill_policy`", dg.BetaWarning)
-warnings.filterwarnings("ignore", "Asset job refresh materializes assets with varying")
+warnings.filterwarnings("ignore", "Asset job (refresh|load) materializes assets with varying")
 
 
 def build_defs(
