@@ -207,6 +207,10 @@ def rebuild(
     tickers: Annotated[
         list[str] | None, typer.Argument(help="Tickers; none: the universe.")
     ] = None,
+    tables: Annotated[
+        list[str] | None,
+        typer.Option("--table", help="A silver table, such as daily_bars; none: all."),
+    ] = None,
 ) -> None:
     """Build silver anew from bronze alone, to the same content, without asking the vendor.
 
@@ -215,9 +219,9 @@ def rebuild(
     wanted = list(dict.fromkeys(parse_ticker(ticker) for ticker in tickers or ()))
     platform = Platform.from_settings()
     with platform.headless() as headless:
-        wanted = wanted or headless.tickers()
-        out.print(f"[bold]Building silver anew for {len(wanted)} tickers[/], from bronze:")
-        report = headless.rebuild(wanted, say)
+        count = len(wanted or headless.tickers())
+        out.print(f"[bold]Building silver anew for {count} tickers[/], from bronze:")
+        report = headless.rebuild(wanted, tables or [], say)
     if report.error is not None:
         err.print(f"[bold red]error:[/] {escape(report.error)}", soft_wrap=True)
         sys.exit(NOTHING_RAN)

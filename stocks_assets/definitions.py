@@ -14,9 +14,9 @@ from stocks_assets.defs.silver import silver_assets
 from stocks_assets.settings import read_settings
 
 # Known and meant: backfill policies are what batches need, beta or not, and the layers' differ so
-# that no two layers share a run (`defs.bronze`); the refresh job's own runs name their tickers.
+# that no two layers share a run (`defs.bronze`); the jobs' own runs name their tickers.
 warnings.filterwarnings("ignore", "Parameter `backfill_policy`", dg.BetaWarning)
-warnings.filterwarnings("ignore", "Asset job refresh materializes assets with varying")
+warnings.filterwarnings("ignore", "Asset job (refresh|load) materializes assets with varying")
 
 
 def build_defs(
@@ -25,6 +25,7 @@ def build_defs(
     tickers_per_run: int = 500,
     fetch_threads: int = 8,
     intraday_months: int = 0,
+    tolerated_rejected_share: float = 0.01,
 ) -> dg.Definitions:
     """Return the definitions on top of `resources`."""
     return dg.Definitions(
@@ -38,7 +39,10 @@ def build_defs(
             *silver_assets(tickers_per_run=tickers_per_run),
             gold_assets(tickers_per_run=tickers_per_run),
         ],
-        asset_checks=[checks.every_ticker_is_refreshed, *checks.silver_checks()],
+        asset_checks=[
+            checks.every_ticker_is_refreshed,
+            *checks.silver_checks(tolerated_share=tolerated_rejected_share),
+        ],
         jobs=[jobs.refresh_job, jobs.load_job, rebuild.rebuild_job, universe.universe_job],
         schedules=[jobs.after_the_close],
         sensors=[inbox.files_dropped],
@@ -58,4 +62,5 @@ def defs() -> dg.Definitions:
         tickers_per_run=settings.tickers_per_run,
         fetch_threads=settings.fetch_threads,
         intraday_months=settings.intraday_months,
+        tolerated_rejected_share=settings.tolerated_rejected_share,
     )

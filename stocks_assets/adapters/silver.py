@@ -17,7 +17,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from stocks_assets.adapters import loader
 from stocks_assets.adapters.bronze import BronzeStore, Failed, Skipped, Waiting
-from stocks_assets.adapters.silver_store import SCHEMA, Origin, SilverStore
+from stocks_assets.adapters.silver_store import SCHEMA, Origin, SilverStore, is_too_short
 from stocks_assets.adapters.warehouse import RejectedRow, SilverLoad, Warehouse
 from stocks_assets.domain.bronze_key import BronzeKey
 from stocks_assets.domain.calendar import exchange_calendar_frame
@@ -104,10 +104,16 @@ def rebuild(
     """
     for dataset in table.inputs:
         bronze.sync_index(dataset)
+    refused = warehouse.refused_objects(table.name)
     steps = []
     for start in range(0, len(tickers), _TICKERS_PER_STEP):
         timelines = bronze.timelines(table.inputs, tickers[start : start + _TICKERS_PER_STEP])
-        steps += _in_steps(table, {t: (line, {}) for t, line in timelines.items() if line})
+        # What is stored without them is to come out without them.
+        believed = {
+            ticker: [key for key in line if not is_too_short(refused.get(str(key), ""))]
+            for ticker, line in timelines.items()
+        }
+        steps += _in_steps(table, {t: (line, {}) for t, line in believed.items() if line})
     live = SilverStore(warehouse)
     with live.shadow(table) as store:
         loading = _Loading(bronze, warehouse, store, table, accept_shorter=True, is_rebuild=True)

@@ -31,6 +31,11 @@ _SHORTER = (
 _ENOUGH_ROWS, _KEPT_SHARE = 20, 0.9
 
 
+def is_too_short(reason: str) -> bool:
+    """Tell whether a payload was refused as much shorter than what is stored."""
+    return reason.startswith(_SHORTER.partition("{")[0])
+
+
 class Origin(NamedTuple):
     """The object that rows came from, and when it came."""
 
@@ -115,6 +120,7 @@ class SilverStore:
                 stored.join(gone, on=key, how="anti"),
                 _with_removal(stored.join(gone, on=key, how="semi"), whole),
                 key,
+                versions,
             )
             self._keep(table, changes)
             self._loader(table).merge(

@@ -357,6 +357,14 @@ class Warehouse:
                 [(table, *line) for line in refused],
             )
 
+    def refused_objects(self, table: str) -> dict[str, str]:
+        """Return the keys of the objects that `table` has taken nothing from, and why."""
+        with self.connect() as connection:
+            rows = connection.execute(
+                "select bronze_key, reason from ops.refused_objects where table_name = %s", (table,)
+            ).fetchall()
+        return dict(rows)
+
     def record_silver_loads(
         self,
         table: str,
@@ -387,9 +395,14 @@ class Warehouse:
                     for load in loads
                 ],
             )
+            taken = (table, list(read))
+            cursor.execute(
+                "delete from ops.refused_objects where table_name = %s and bronze_key = any(%s)",
+                taken,
+            )
             cursor.execute(
                 "delete from silver.rejected_rows where table_name = %s and bronze_key = any(%s)",
-                (table, list(read)),
+                taken,
             )
             cursor.executemany(
                 "insert into silver.rejected_rows (table_name, ticker, bronze_key, row_values, "

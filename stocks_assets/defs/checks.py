@@ -51,23 +51,24 @@ def _step_of(failure: Failure) -> str:
 
 
 RULES_CHECK = "rows_follow_the_rules"
-# More than this share of a table's rows breaking rules is an error, less a warning.
-_TOLERATED_SHARE = 0.01
 _SHOWN = 50
 
 
-def silver_checks() -> list[dg.AssetChecksDefinition]:
-    """Return, for each silver table, the check on the rows and objects that it did not take."""
-    return [_silver_check(table) for table in SILVER_TABLES.values()]
+def silver_checks(*, tolerated_share: float) -> list[dg.AssetChecksDefinition]:
+    """Return, for each silver table, the check on the rows and objects that it did not take.
+
+    More than `tolerated_share` of a table's rows breaking rules is an error, less a warning.
+    """
+    return [_silver_check(table, tolerated_share) for table in SILVER_TABLES.values()]
 
 
-def _silver_check(table: SilverTable) -> dg.AssetChecksDefinition:
+def _silver_check(table: SilverTable, tolerated_share: float) -> dg.AssetChecksDefinition:
     @dg.asset_check(
         asset=dg.AssetKey(["silver", table.name]),
         name=RULES_CHECK,
         description="No row of the payloads that the table was last loaded from broke a rule, and "
         "no payload was refused. What broke one is in silver.rejected_rows; over "
-        f"{_TOLERATED_SHARE:.0%} of the rows is an error.",
+        f"{100 * tolerated_share:.4g} % of the rows is an error.",
     )
     def rows_follow_the_rules(warehouse: dg.ResourceParam[Warehouse]) -> dg.AssetCheckResult:
         found = warehouse.rejections(table.name)
@@ -75,7 +76,7 @@ def _silver_check(table: SilverTable) -> dg.AssetChecksDefinition:
         return dg.AssetCheckResult(
             passed=not found.rejected and not found.refused,
             severity=dg.AssetCheckSeverity.ERROR
-            if share > _TOLERATED_SHARE
+            if share > tolerated_share
             else dg.AssetCheckSeverity.WARN,
             metadata={
                 "rejected_rows": found.rejected,

@@ -105,9 +105,12 @@ class Headless:
         """Run the refresh job for `tickers`, which are in the universe, in this process."""
         return self._run(*refresh_run(tickers, self.tickers()), None, progress)
 
-    def rebuild(self, tickers: Sequence[str], progress: Progress) -> RefreshReport:
-        """Build silver anew from bronze for `tickers`, in this process."""
-        run_config = {"ops": {"rebuild_tables": {"config": {"tickers": list(tickers)}}}}
+    def rebuild(
+        self, tickers: Sequence[str], tables: Sequence[str], progress: Progress
+    ) -> RefreshReport:
+        """Build silver anew from bronze, in this process: of no tickers or tables, all."""
+        config = {"tickers": list(tickers), "tables": list(tables)}
+        run_config = {"ops": {"rebuild_tables": {"config": config}}}
         return self._run(run_config, {}, None, progress, job=REBUILD)
 
     def load_listings(self, progress: Progress) -> RefreshReport:

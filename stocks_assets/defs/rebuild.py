@@ -9,7 +9,7 @@ from stocks_assets.adapters import silver
 from stocks_assets.adapters.bronze import BronzeStore, Failed
 from stocks_assets.adapters.silver import Loaded
 from stocks_assets.adapters.warehouse import Failure, Warehouse
-from stocks_assets.defs.batch import failure_table
+from stocks_assets.defs.batch import failure_table, valid_and_not
 from stocks_assets.defs.universe import universe
 from stocks_assets.domain.datasets import MARKET
 from stocks_assets.domain.payloads import SILVER_TABLES
@@ -37,21 +37,39 @@ def rebuild_tables(
     """Build the tables anew.
 
     Raises:
-        dagster.Failure: tickers failed and keep what was stored; all others are done.
+        dagster.Failure: a table or ticker that is named is none; or tickers failed and keep what
+            was stored, and all others are done.
     """
+    if unknown := sorted(set(config.tables) - SILVER_TABLES.keys()):
+        raise dg.Failure(
+            f"there is no silver table {', '.join(unknown)}; there are {', '.join(SILVER_TABLES)}",
+            allow_retries=False,
+        )
+    _, invalid = valid_and_not(config.tickers)
+    if invalid:
+        reasons = "; ".join(failed.reason for failed in invalid)
+        raise dg.Failure(reasons, allow_retries=False)
     tickers = config.tickers or universe(context.instance)
     counts: dict[str, Any] = {}
     failures: list[Failure] = []
+    found: set[str] = set()
     for name in config.tables or SILVER_TABLES:
         table = SILVER_TABLES[name]
         results = list(
             silver.rebuild(bronze, warehouse, table, [MARKET] if table.is_of_market else tickers)
         )
         counts[name] = sum(r.load.row_count for r in results if isinstance(r, Loaded))
+        found.update(result.ticker for result in results)
         failures += [
             Failure(f"silver/{name}", r.ticker, r.reason) for r in results if isinstance(r, Failed)
         ]
         context.log.info(f"silver/{name}: {counts[name]} rows of {len(results)} tickers")
+    # Of the universe, a ticker may well wait for its first object; one that is named has some.
+    failures += [
+        Failure("bronze", ticker, "it has no object in bronze for these tables")
+        for ticker in config.tickers
+        if ticker not in found
+    ]
     warehouse.record_failures(context.run_id, failures)
     if failures:
         raise dg.Failure(

@@ -15,15 +15,22 @@ ADJUSTED = "adjusted_close"
 PROVENANCE = ("bronze_key", "known_at", "row_version", "load_id", "loaded_at")
 
 RUNNING_PERIOD = "running period"
+OTHER_COLUMNS = "other columns"
 REMOVED = "removed"
 ROUNDING = "rounding"
 CORRECTION = "vendor correction"
 DIVIDEND, SPLIT = "dividend", "split"
 
+# What an endpoint of raw prices does not give; without it nothing is said about it.
+_NOT_ALWAYS_GIVEN = (ADJUSTED, "dividend_amount", "split_coefficient")
 # A restatement that the dividends known leave so much of unexplained has a split in it.
 _SPLIT_SHARE = 0.02
-# Vendors print prices with so many decimals.
-_DECIMALS = range(2, 7)
+# A period's close is not that of the ex-date: of a large dividend so much is left unexplained.
+_DIVIDEND_SLACK = 0.25
+# A new split restates all that was stored, but for what rounding hides.
+_LEFT_ALONE = 0.1
+# Prices are printed with so many decimals; with more than before from the vendor's usual four on.
+_DECIMALS, _USUAL_DECIMALS = range(2, 7), 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +72,7 @@ def compare(
     stored: pl.DataFrame,
     removed: pl.DataFrame,
     key: Sequence[str],
+    keys: pl.DataFrame,
 ) -> Changes:
     """Compare rows of newer payloads with what is stored of them.
 
@@ -75,22 +83,21 @@ def compare(
         removed: stored rows that whole histories have no more, with `removed_at` and `removed_by`,
             the time and key of the object that lacks them.
         key: the primary key, the ticker first.
+        keys: the keys of all that is stored in the span of what came, so that a restatement of a
+            whole history can be told from one of a few rows.
     """
     values = [name for name in given.columns if name not in (*key, *PROVENANCE)]
     business = [*key, *values]
     both = given.join(stored, on=list(key), how="inner", suffix="_stored", maintain_order="left")
-    differs = {
-        name: pl.col(name).ne_missing(pl.col(f"{name}_stored"))
-        for name in values
-        if name != ADJUSTED
-    }
+    differs = pl.any_horizontal(_differs(name) for name in values if name != ADJUSTED)
+    adjusted_differs = pl.lit(value=False)
+    if ADJUSTED in values:
+        # An adjusted close that comes or goes is no restatement of one.
+        comes_or_goes = pl.col(ADJUSTED).is_null() != pl.col(f"{ADJUSTED}_stored").is_null()
+        differs |= comes_or_goes
+        adjusted_differs = _differs(ADJUSTED) & ~comes_or_goes
     both = both.with_columns(
-        pl.any_horizontal(differs.values()).alias("_row_differs"),
-        (
-            pl.col(ADJUSTED).ne_missing(pl.col(f"{ADJUSTED}_stored"))
-            if ADJUSTED in values
-            else pl.lit(value=False)
-        ).alias("_adjusted_differs"),
+        differs.alias("_row_differs"), adjusted_differs.alias("_adjusted_differs")
     )
     unchanged_since = both.filter(~pl.col("_row_differs")).select(
         *key, pl.col("known_at_stored").alias("_known_at")
@@ -104,17 +111,28 @@ def compare(
             _gone(removed, key, business),
         ]
     )
-    return Changes(rows, superseded, _restated(both, stored, given, key))
+    return Changes(rows, superseded, _restated(both, stored, given, key, keys))
+
+
+def _differs(name: str) -> pl.Expr:
+    return pl.col(name).ne_missing(pl.col(f"{name}_stored"))
 
 
 def _superseded(
     both: pl.DataFrame, key: Sequence[str], values: Sequence[str], business: Sequence[str]
 ) -> pl.DataFrame:
-    prices = [name for name in values if both.schema[name] == pl.Float64 and name != ADJUSTED]
-    others = [name for name in values if name not in prices and name != ADJUSTED]
+    said = [name for name in values if name != ADJUSTED]
+    prices = [name for name in said if both.schema[name] == pl.Float64]
+    has_adjusted = ADJUSTED in values
+
+    def says_otherwise(name: str) -> pl.Expr:
+        if has_adjusted and name in _NOT_ALWAYS_GIVEN:
+            return (pl.col(name) != pl.col(f"{name}_stored")).fill_null(value=False)
+        return _differs(name)
+
     is_rounding = pl.all_horizontal(
-        *(_is_rounding(name) for name in prices),
-        *(pl.col(name).eq_missing(pl.col(f"{name}_stored")) for name in others),
+        *(~says_otherwise(name) | _is_rounding(name) for name in prices),
+        *(~says_otherwise(name) for name in said if name not in prices),
     )
     was_running = ~pl.col("is_complete_stored") if "is_complete" in values else pl.lit(value=False)
     return both.select(
@@ -123,6 +141,8 @@ def _superseded(
         pl.struct(business).alias("new"),
         pl.when(was_running)
         .then(pl.lit(RUNNING_PERIOD))
+        .when(~pl.any_horizontal(says_otherwise(name) for name in said))
+        .then(pl.lit(OTHER_COLUMNS))
         .when(is_rounding)
         .then(pl.lit(ROUNDING))
         .otherwise(pl.lit(CORRECTION))
@@ -152,13 +172,14 @@ def _is_rounding(name: str) -> pl.Expr:
     """Tell whether one value is the other, printed with fewer decimals."""
     old, new = pl.col(f"{name}_stored"), pl.col(name)
     return pl.any_horizontal(
-        old.eq_missing(new),
-        *(
-            ((old.round(digits) == old) | (new.round(digits) == new))
-            # However a half is rounded, and however little a double misses it.
-            & ((old - new).abs() <= 0.5 * 10.0**-digits * (1 + 1e-6))
-            for digits in _DECIMALS
-        ),
+        (
+            (new.round(digits) == new)
+            # What gains a third decimal is rather another price than one that was rounded before.
+            | ((old.round(digits) == old) if digits >= _USUAL_DECIMALS else pl.lit(value=False))
+        )
+        # However a half is rounded, and however little a double misses it.
+        & ((old - new).abs() <= 0.5 * 10.0**-digits * (1 + 1e-6))
+        for digits in _DECIMALS
     ).fill_null(value=False)
 
 
@@ -175,19 +196,23 @@ _RESTATED = {
 
 
 def _restated(
-    both: pl.DataFrame, stored: pl.DataFrame, given: pl.DataFrame, key: Sequence[str]
+    both: pl.DataFrame,
+    stored: pl.DataFrame,
+    given: pl.DataFrame,
+    key: Sequence[str],
+    keys: pl.DataFrame,
 ) -> pl.DataFrame:
     """Return the restatements of adjusted closes, one per ticker and object."""
     if ADJUSTED not in given.columns:
         return pl.DataFrame(schema=_RESTATED)
     # Where the close itself is another, its adjusted close says nothing of its own.
-    lines = both.filter(
-        pl.col("_adjusted_differs") & pl.col("close").eq_missing(pl.col("close_stored"))
-    )
+    lines = both.filter(pl.col("_adjusted_differs") & ~_differs("close"))
     if lines.is_empty():
         return pl.DataFrame(schema=_RESTATED)
     period = key[1]
-    factor = pl.col(ADJUSTED) / pl.col(f"{ADJUSTED}_stored")
+    old, new = pl.col(f"{ADJUSTED}_stored"), pl.col(ADJUSTED)
+    # Of sums: single values are rounded, the smaller the worse.
+    factor = new.sum() / old.sum()
     events = (
         lines.sort("ticker", period)
         .group_by("ticker", "bronze_key", maintain_order=True)
@@ -195,58 +220,91 @@ def _restated(
             pl.col("known_at").first().alias("restated_at"),
             pl.col("bronze_key_stored").unique(maintain_order=True).alias("old_bronze_keys"),
             pl.col(period).alias("keys"),
-            pl.col(f"{ADJUSTED}_stored").alias("old_values"),
-            pl.col(ADJUSTED).alias("new_values"),
+            old.alias("old_values"),
+            new.alias("new_values"),
             _is_rounding(ADJUSTED).all().alias("is_rounding"),
-            factor.first().alias("factor"),
+            factor.alias("factor"),
+            ((new - old * factor).abs().sum() <= new.sum() * _SPLIT_SHARE).alias("is_one_factor"),
+            pl.col(period).max().alias("last"),
         )
     )
-    news = _news(both, stored, given, key)
+    last = events.group_by("ticker").agg(pl.col("last").max())
+    left_alone = keys.join(last, on="ticker", how="semi").join(given, on=list(key), how="anti")
+    left_alone = left_alone.group_by("ticker").len("left")
+    is_whole = pl.col("left").fill_null(0) <= _LEFT_ALONE * pl.col("keys").list.len()
+    unexplained = (pl.col("factor") / pl.col("explained") - 1).abs() > (
+        _SPLIT_SHARE + _DIVIDEND_SLACK * pl.col("largest_dividend")
+    )
+    is_split = unexplained & is_whole & pl.col("is_one_factor") & ~pl.col("is_rounding")
     return (
-        events.join(news, on="ticker", how="left", maintain_order="left")
+        events.join(_news(both, stored, given, key, last), on="ticker", how="left")
+        .join(left_alone, on="ticker", how="left")
         .with_columns(
-            pl.col("dividend_factor").fill_null(1.0),
-            pl.col("split_factor").fill_null(1.0),
+            pl.col("has_dividend", "has_split").fill_null(value=False),
+            pl.col("explained").fill_null(1.0),
+            pl.col("largest_dividend").fill_null(0.0),
         )
+        .with_columns(has_split=pl.col("has_split") | is_split.fill_null(value=False))
         .with_columns(
-            has_dividend=pl.col("dividend_factor") != 1,
-            has_split=(pl.col("split_factor") != 1)
-            | ((pl.col("factor") / pl.col("dividend_factor") - 1).abs() > _SPLIT_SHARE).fill_null(
-                value=False
-            ),
-        )
-        .with_columns(
-            pl.when("is_rounding")
-            .then(pl.lit(ROUNDING))
-            .when(pl.col("has_dividend") & pl.col("has_split"))
+            pl.when(pl.col("has_dividend") & pl.col("has_split"))
             .then(pl.lit(f"{DIVIDEND} and {SPLIT}"))
             .when("has_dividend")
             .then(pl.lit(DIVIDEND))
             .when("has_split")
             .then(pl.lit(SPLIT))
+            .when("is_rounding")
+            .then(pl.lit(ROUNDING))
             .otherwise(pl.lit(CORRECTION))
             .alias("class"),
             pl.col("bronze_key").alias("new_bronze_key"),
         )
         .select(list(_RESTATED))
+        .sort("ticker", "restated_at")
     )
 
 
 def _news(
-    both: pl.DataFrame, stored: pl.DataFrame, given: pl.DataFrame, key: Sequence[str]
+    both: pl.DataFrame,
+    stored: pl.DataFrame,
+    given: pl.DataFrame,
+    key: Sequence[str],
+    last: pl.DataFrame,
 ) -> pl.DataFrame:
-    """Return, per ticker, how much new dividends and splits restate its history."""
-    has_split = "split_coefficient" in given.columns
-    events = [name for name in ("dividend_amount", "split_coefficient") if name in given.columns]
-    new_rows = given.join(stored.select(key), on=list(key), how="anti")
-    changed = both.filter(
-        pl.any_horizontal(pl.col(name).ne_missing(pl.col(f"{name}_stored")) for name in events)
+    """Return, per ticker, what is new of dividends and splits after the `last` restated period.
+
+    What is new before it restates nothing up to there. A dividend whose amount is another now is
+    part of what explains the restatement, and is a correction, not a new one.
+    """
+    had = [name for name in ("split_coefficient", "is_complete") if name in given.columns]
+    columns = ["ticker", key[1], "close", "dividend_amount", *had]
+    before = ["dividend_amount", *had]
+    new_rows = given.join(stored.select(key), on=list(key), how="anti").select(
+        *columns, *(pl.lit(None, given.schema[name]).alias(f"{name}_stored") for name in before)
     )
-    news = pl.concat([frame.select("ticker", "close", *events) for frame in (new_rows, changed)])
-    close, dividend = pl.col("close"), pl.col("dividend_amount").fill_null(0.0)
-    return news.group_by("ticker").agg(
-        (close / (close + dividend)).product().alias("dividend_factor"),
-        (
-            (1 / pl.col("split_coefficient").fill_null(1.0)).product() if has_split else pl.lit(1.0)
-        ).alias("split_factor"),
+    known = both.select(*columns, *(f"{name}_stored" for name in before))
+    rows = (
+        pl.concat([new_rows, known]).join(last, on="ticker").filter(pl.col(key[1]) > pl.col("last"))
+    )
+    dividend, dividend_before = (
+        pl.col(name).fill_null(0.0) for name in ("dividend_amount", "dividend_amount_stored")
+    )
+    split = split_before = pl.lit(1.0)
+    if "split_coefficient" in had:
+        split, split_before = (
+            pl.col(name).fill_null(1.0)
+            for name in ("split_coefficient", "split_coefficient_stored")
+        )
+    was_running = pl.lit(value=False)
+    if "is_complete" in had:
+        was_running = ~pl.col("is_complete_stored").fill_null(value=True)
+    close = pl.col("close")
+    return rows.group_by("ticker").agg(
+        ((dividend > dividend_before) & ((dividend_before == 0) | was_running))
+        .any()
+        .alias("has_dividend"),
+        ((split != split_before) & (split_before == 1)).any().alias("has_split"),
+        ((close + dividend_before) / (close + dividend) * split_before / split)
+        .product()
+        .alias("explained"),
+        (dividend / close).max().alias("largest_dividend"),
     )

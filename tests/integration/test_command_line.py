@@ -504,6 +504,51 @@ def test_a_refresh_on_outside_servers_does_what_it_can_and_its_status_says_so(ou
     assert urlsplit(servers.database_url).password not in shown
 
 
+# Silver built anew
+
+
+def silver_content(command: CommandLine) -> dict[str, str]:
+    """Return a hash of each silver table, but for when and by which load a row was written."""
+    with psycopg.connect(command.status()["database_url"]) as connection:
+        names = connection.execute(
+            "select tablename from pg_tables where schemaname = 'silver' and tablename !~ '^_dlt'"
+        ).fetchall()
+        written = ["load_id", "loaded_at", "rejected_at"]
+        return {
+            name: connection.execute(
+                sql.SQL(
+                    "select md5(string_agg(line, '' order by line)) from "
+                    "(select (to_jsonb(t) - %s::text[])::text as line from {} t) lines"
+                ).format(sql.Identifier("silver", name)),
+                (written,),
+            ).fetchone()[0]
+            for (name,) in names
+        }
+
+
+def test_silver_is_built_anew_by_one_command_to_the_same_content(served):
+    before = silver_content(served)
+    known = served.succeed("tickers", "list").split()[0]
+    with psycopg.connect(served.status()["database_url"]) as connection:
+        connection.execute("delete from silver.daily_bars where session_date > '2020-01-01'")
+        connection.execute("update silver.weekly_bars set volume = 0")
+        connection.execute("truncate silver.companies")
+    said = served.succeed("rebuild")
+    assert "Building silver anew for 2 tickers" in said
+    assert said.endswith("Done. Gold follows with the next refresh.\n")
+    assert silver_content(served) == before
+    assert "for 1 tickers" in served.succeed("rebuild", known.lower(), "--table", "daily_bars")
+    assert silver_content(served) == before
+
+    some = served.run("rebuild", known, "ZZ", "--table", "companies")
+    assert some.returncode == 3
+    assert "ZZ: it has no object in bronze for these tables (bronze)" in some.stdout
+    assert "'A B' is not a ticker" in served.refuse("rebuild", "A B")
+    refused = served.refuse("rebuild", "--table", "prices")
+    assert "there is no silver table prices; there are listings, weekly_bars, daily_bars" in refused
+    assert silver_content(served) == before
+
+
 # What a developer has set for other work
 
 

@@ -13,8 +13,8 @@ from stocks_assets.adapters.bronze import BronzeStore
 from stocks_assets.adapters.object_store import ObjectStore
 from stocks_assets.adapters.sources.sample import SampleSource
 from stocks_assets.domain.bronze_key import BronzeKey, content_hash
-from stocks_assets.domain.datasets import COMPANIES, DATASETS
-from stocks_assets.domain.outcomes import TransportFailed, Unavailable
+from stocks_assets.domain.datasets import COMPANIES, DAILY_BARS, DATASETS
+from stocks_assets.domain.outcomes import Data, TransportFailed, Unavailable
 from stocks_assets.domain.payloads import SILVER_TABLES
 from stocks_assets.domain.sample_market import SampleMarket
 
@@ -270,6 +270,38 @@ def test_an_older_vintage_replaces_the_newer_one_as_a_whole(world):
     for table in ("silver.weekly_bars", "silver.daily_bars"):
         last = world.query(f"select max(session_date) from {table}").item()
         assert last == date(2026, 8, 14), table
+
+
+class Raw(SampleSource):
+    """Sells daily bars as to a free key: the newest 100, raw."""
+
+    def fetch(self, dataset, ticker, part=""):
+        if dataset is not DAILY_BARS:
+            return super().fetch(dataset, ticker, part)
+        body = MARKET.reply("TIME_SERIES_DAILY", ticker, MONDAY, outputsize="compact")
+        return Data(body, "TIME_SERIES_DAILY")
+
+
+def test_adjusted_closes_before_raw_bars_are_kept_as_they_were_and_left_out_of_gold(world):
+    ticker = TICKERS[0]
+    world.add(ticker)
+    world.refresh(sample(FRIDAY), [ticker], layers=INGEST)
+    bars = "select session_date, adjusted_close from silver.daily_bars"
+    before = dict(world.query(bars).rows())
+    moment = datetime.now(UTC)
+    assert world.refresh(Raw(MARKET, lambda: MONDAY), [ticker]).success
+    after = dict(world.query(bars).rows())
+    raw = sorted(after)[-100:]
+    assert after == before | dict.fromkeys(raw)
+    known = world.query(
+        f"select session_date, adjusted_close from silver.daily_bars_as_of('{moment}')"
+    )
+    assert dict(known.rows()) == before
+    gold = world.query("select session_date, close, adjusted_close from gold.fct_daily_prices")
+    assert set(gold["session_date"]) == set(after)
+    assert gold["adjusted_close"].null_count() == gold.height
+    events = world.query("select class from silver.restatements where table_name = 'daily_bars'")
+    assert events.is_empty()
 
 
 def test_a_gold_table_that_is_gone_or_of_another_project_is_built_again(world):

@@ -1,26 +1,31 @@
 """Files that people put into the bucket, on real servers."""
 
 import gzip
+import io
 import json
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import date
 from typing import Any
 
 import boto3
 import dagster as dg
+import polars as pl
 import pytest
 from botocore.exceptions import ClientError
 
 from stocks_assets.adapters.bronze import BronzeStore
 from stocks_assets.adapters.inbox import Inbox, Left, Quarantined, Taken, digest
 from stocks_assets.adapters.object_store import ObjectStore
+from stocks_assets.adapters.sources.sample import SampleSource
 from stocks_assets.adapters.warehouse import Warehouse
 from stocks_assets.defs.batch import DEFER_ASSET_EVENTS
 from stocks_assets.defs.inbox import INBOX_KEY, LOAD, bronze_inbox, files_dropped
 from stocks_assets.defs.partitions import TICKERS
 from stocks_assets.domain.datasets import DROPPED, DROPPED_DAILY_BARS
 from stocks_assets.domain.payloads import SILVER_TABLES
+from stocks_assets.domain.sample_market import SampleMarket
 
 HEADER = "ticker,date,open,high,low,close,volume"
 BARS = "\n".join([HEADER, "IBM,2024-04-15,10,12,9,11.50,7", "MSFT,2024-04-15,20,22,19,21,8"])
@@ -443,3 +448,88 @@ def test_the_sensor_waits_for_tickers_and_for_the_run_that_is_on(inbox, person, 
         definitions.resolve_job_def(LOAD), status=dg.DagsterRunStatus.STARTED
     )
     assert "wait for the run" in look(inbox, instance).skip_message
+
+
+VENDORS = SampleMarket(first_session=date(2026, 9, 1))
+LISTED, UNLISTED, STRANGER = VENDORS.tickers(1)[0], "UNLISTED", "STRANGER"
+SESSIONS = [date(2026, 8, 31), date(2026, 9, 1), date(2026, 9, 2)]
+DAY = {"open": 10, "high": 12, "low": 9, "close": 11, "volume": 7}
+
+
+def closes(world, table, ticker):
+    rows = world.query(
+        f"select session_date, close from {table} where ticker = '{ticker}' "
+        f"and session_date <= '{SESSIONS[-1]}'"
+    )
+    return dict(rows.rows())
+
+
+def test_files_that_are_dropped_arrive_in_gold_beside_the_vendors_rows(world, person):
+    source = SampleSource(VENDORS, lambda: date(2026, 11, 13))
+    world.add(LISTED, UNLISTED)
+    world.refresh(source, [LISTED], layers=("bronze",))
+    filling = [{"ticker": LISTED, "date": str(day)} | DAY for day in SESSIONS[:2]]
+    person.put("inbox/prices/old.json", json.dumps(filling))
+    lines = [f"{LISTED},{SESSIONS[2]},10,12,9,11.5,7", f"{STRANGER},{SESSIONS[2]},1,1,1,1,1"]
+    person.put("inbox/override/prices/mine.csv", "\n".join([HEADER, *lines]))
+    bars = [{"symbol": UNLISTED, "session_date": day} | DAY for day in SESSIONS]
+    bars[2] |= {"high": 8}
+    packed = io.BytesIO()
+    pl.DataFrame(bars).write_parquet(packed)
+    person.put("inbox/prices/own.parquet", packed.getvalue())
+    paid = f"{UNLISTED},{SESSIONS[1]},dividend,0.5"
+    person.put("inbox/actions/own.csv", f"ticker,ex_date,action_type,amount\n{paid}\n")
+    person.put("inbox/prices/bad.csv", f"{HEADER}\nIBM,03/04/2024,1,1,1,1,1\n")
+
+    inbox = Inbox(world.store, world.bronze, world.warehouse)
+    request = look(inbox, world.instance)
+    run = (
+        world.definitions(source)
+        .resolve_job_def(LOAD)
+        .execute_in_process(
+            instance=world.instance, run_config=request.run_config, tags=request.tags
+        )
+    )
+    assert run.success
+    vendors = {
+        date.fromisoformat(day): float(bar["4. close"])
+        for day, bar in json.loads(
+            VENDORS.reply("TIME_SERIES_DAILY_ADJUSTED", LISTED, date(2026, 11, 13))
+        )["Time Series (Daily)"].items()
+    }
+    for table in ("silver.daily_bars", "gold.fct_daily_prices"):
+        assert closes(world, table, LISTED) == {
+            SESSIONS[0]: 11,
+            SESSIONS[1]: vendors[SESSIONS[1]],
+            SESSIONS[2]: 11.5,
+        }
+        assert closes(world, table, UNLISTED) == dict.fromkeys(SESSIONS[:2], 11)
+        assert closes(world, table, STRANGER) == {}
+    own = world.query(
+        "select source, gold.dividend_amount, simple_return_1d from gold.fct_daily_prices gold "
+        "join silver.daily_bars silver using (ticker, session_date) "
+        f"where ticker = '{UNLISTED}' order by session_date"
+    )
+    assert own.select("source", "dividend_amount").rows() == [("inbox", 0), ("inbox", 0.5)]
+    assert own["simple_return_1d"].to_list() == [None, pytest.approx(0.5 / 11)]
+    sources = world.query(
+        f"select source, count(*) from silver.daily_bars where ticker = '{LISTED}' group by 1"
+    )
+    assert dict(sources.rows()) == {"inbox": 2, "vendor": len(vendors) - 1}
+
+    event = world.instance.get_latest_materialization_event(INBOX_KEY)
+    metadata = event.asset_materialization.metadata
+    (bad,) = metadata["quarantined"].value.records
+    assert bad.data["file"] == "inbox/prices/bad.csv"
+    assert "'03/04/2024' can be two dates" in bad.data["reason"]
+    assert bad.data["reason"] in person.get(f"{bad.data['kept_as']}.reason.txt").decode()
+    assert metadata["tickers_not_in_universe"].value == [STRANGER]
+    rejected = world.query(
+        "select ticker, rules from silver.rejected_rows where table_name = 'daily_bars'"
+    )
+    assert rejected.rows() == [
+        (UNLISTED, ["high_is_not_below_low", "open_and_close_lie_between_low_and_high"])
+    ]
+    assert look(inbox, world.instance).skip_message == "nothing lies below inbox/"
+    assert len(person.keys("quarantine/inbox/")) == 2
+    assert len(person.keys("taken/")) == 4

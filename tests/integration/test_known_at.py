@@ -1,18 +1,23 @@
 """What silver knew when: restatements, prices as of a past moment, and silver built anew."""
 
+import json
 import signal
 import subprocess
 import sys
 import time
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
+from unittest.mock import ANY
 
 import polars as pl
+import psycopg
 import pytest
 
 from stocks_assets.adapters import silver
 from stocks_assets.adapters.sources.replay import ReplaySource
 from stocks_assets.adapters.sources.sample import SampleSource
-from stocks_assets.domain.datasets import DAILY_BARS, DATASETS, WEEKLY_BARS, Call
+from stocks_assets.domain.calendar import sessions
+from stocks_assets.domain.datasets import DAILY_BARS, WEEKLY_BARS, Call
+from stocks_assets.domain.outcomes import Data
 from stocks_assets.domain.payloads import SILVER_TABLES
 from stocks_assets.domain.sample_market import SampleMarket
 
@@ -114,7 +119,7 @@ def test_silver_is_built_anew_from_bronze_alone_to_the_same_content(bronze, ware
     before = content(warehouse)
     assert before["superseded_rows"] != [(None,)]
     with warehouse.connect() as connection:
-        connection.execute("update silver.daily_bars set close = 1, open = low + 0")
+        connection.execute("update silver.daily_bars set close = low, volume = 0")
         connection.execute("truncate silver.restated_closes")
         connection.execute("delete from silver.weekly_bars where session_date > '2025-01-01'")
     for table in (WEEKLY, DAILY):
@@ -122,6 +127,25 @@ def test_silver_is_built_anew_from_bronze_alone_to_the_same_content(bronze, ware
         assert {type(result) for result in results} == {silver.Loaded}
     assert content(warehouse) == before
     assert load(bronze, warehouse, WEEKLY) == []
+
+
+@pytest.mark.parametrize("accepted", [False, True], ids=["refused", "accepted"])
+def test_a_short_history_is_what_it_was_when_silver_is_built_anew(bronze, warehouse, accepted):
+    rows = [(friday, 64.0, 64.0, 0.0, 1, 7) for friday in FRIDAYS]
+    tell(bronze, warehouse, WEEKLY, payload(WEEKLY, rows[:25]))
+    fetch(bronze, Told({("A", ""): payload(WEEKLY, rows[:10])}), WEEKLY_BARS, ["A"])
+    (failed,) = silver.load(bronze, warehouse, WEEKLY, ["A"], only_stale=True)
+    assert "10 rows where 25 are stored" in failed.reason
+    if accepted:
+        (loaded,) = silver.load(
+            bronze, warehouse, WEEKLY, ["A"], only_stale=False, accept_shorter=True
+        )
+        assert loaded.load.row_count == 10
+    tell(bronze, warehouse, WEEKLY, payload(WEEKLY, rows[:26]))
+    before = content(warehouse)
+    assert (before["superseded_rows"] != [(None,)]) == accepted
+    list(silver.rebuild(bronze, warehouse, WEEKLY, ["A"]))
+    assert content(warehouse) == before
 
 
 def test_two_recorded_vintages_restate_what_they_restate(bronze, warehouse, recordings):
@@ -229,13 +253,226 @@ def test_an_object_of_rubbish_is_refused_whole_and_the_next_good_one_loads(bronz
     assert warehouse.rejections("weekly_bars").refused == []
 
 
-def test_every_column_of_silver_says_what_it_is(warehouse):
+class Told:
+    """Sells what it is told to."""
+
+    def __init__(self, bodies):
+        self.bodies = bodies
+
+    def fetch(self, dataset, ticker, part=""):
+        return Data(self.bodies[ticker, part], dataset.endpoints[0].function)
+
+
+def tell(bronze, warehouse, table, body, ticker="A"):
+    """Load the payload `body`, and return the moment after it came."""
+    (dataset,) = (d for d in table.inputs if d.name == table.name)
+    fetch(bronze, Told({(ticker, ""): body}), dataset, [ticker])
+    load(bronze, warehouse, table, [ticker])
+    return datetime.now(UTC)
+
+
+def payload(table, rows):
+    """A payload of `rows`: label, close, adjusted close, dividend, split and volume."""
+    adjusted = ["5. adjusted close", "7. dividend amount", "8. split coefficient", "6. volume"]
+    series = {}
+    for label, close, *further in rows:
+        high, low = str(close * 1.25), str(close * 0.75)
+        bar = {"1. open": str(close), "2. high": high, "3. low": low, "4. close": str(close)}
+        more = (
+            dict(zip(adjusted, map(str, further), strict=True)) if further else {"5. volume": "7"}
+        )
+        series[str(label)] = bar | more
+    key = "Weekly Adjusted Time Series" if table is WEEKLY else "Time Series (Daily)"
+    return json.dumps({key: series}).encode()
+
+
+def events(warehouse):
+    return query(
+        warehouse,
+        "select class, columns, rows_changed, first_key from silver.restatements "
+        "order by restated_at, class",
+    )
+
+
+FRIDAYS = [date(2024, 1, 5) + timedelta(weeks=n) for n in range(30)]
+
+
+def test_each_of_many_vintages_is_told_by_its_own_event(bronze, warehouse):
+    closes = {friday: 64.0 + n % 5 for n, friday in enumerate(FRIDAYS[:25])}
+    factors = dict.fromkeys(FRIDAYS, 1.0)
+    dividends, volumes, labels = {}, {}, {}
+    moments = []
+
+    def vintage():
+        rows = [
+            (
+                labels.get(f, f),
+                close,
+                close * factors[f],
+                dividends.get(f, 0.0),
+                1,
+                volumes.get(f, 7),
+            )
+            for f, close in closes.items()
+        ]
+        moments.append((tell(bronze, warehouse, WEEKLY, payload(WEEKLY, rows)), events(warehouse)))
+
+    def restate(by, before):
+        factors.update({f: factor * by for f, factor in factors.items() if f < before})
+
+    labels[FRIDAYS[24]] = FRIDAYS[24] - timedelta(days=3)
+    vintage()
+    labels.clear()
+    closes[FRIDAYS[24]] = 80.0
+    vintage()
+    closes[FRIDAYS[25]], dividends[FRIDAYS[25]] = 60.0, 4.0
+    restate(60 / 64, before=FRIDAYS[25])
+    vintage()
+    closes[FRIDAYS[26]] = 16.0
+    restate(0.25, before=FRIDAYS[26])
+    vintage()
+    closes[FRIDAYS[27]], dividends[FRIDAYS[27]] = 8.0, 0.5
+    restate(0.5 * 8 / 8.5, before=FRIDAYS[27])
+    vintage()
+    volumes[FRIDAYS[3]] = 9
+    vintage()
+    del closes[FRIDAYS[0]]
+    vintage()
+    factors.update(
+        {f: round(factor * closes.get(f, 1), 4) / closes.get(f, 1) for f, factor in factors.items()}
+    )
+    vintage()
+
+    adjusted = ["adjusted_close"]
+    expected = [
+        [],
+        [],
+        [("dividend", adjusted, 25, "2024-01-01")],
+        [("split", adjusted, 26, "2024-01-01")],
+        [("dividend and split", adjusted, 27, "2024-01-01")],
+        [("vendor correction", ["volume"], 1, "2024-01-22")],
+        [("removed", sorted(WEEKLY.columns), 1, "2024-01-01")],
+        [("rounding", adjusted, ANY, "2024-01-08")],
+    ]
+    so_far = []
+    for (moment, found), new in zip(moments, expected, strict=True):
+        so_far += new
+        assert found == so_far
+        known = as_of(warehouse, WEEKLY, moment)
+        assert known.equals(shaped(bronze, WEEKLY, ["A"], moment))
+    before = content(warehouse)
+    list(silver.rebuild(bronze, warehouse, WEEKLY, ["A"]))
+    assert content(warehouse) == before
+
+
+DAYS_OF_JUNE = sessions(date(2024, 6, 3), date(2024, 6, 28))
+
+
+def test_raw_bars_after_adjusted_ones_are_no_event_and_both_are_known_as_they_were(
+    bronze, warehouse
+):
+    adjusted = [(day, 80.0, 20.0, 0.0, 1, 7) for day in DAYS_OF_JUNE[:12]]
+    raw = [(day, 80.0) for day in DAYS_OF_JUNE[8:12]] + [(day, 20.0) for day in DAYS_OF_JUNE[12:]]
+    first = tell(bronze, warehouse, DAILY, payload(DAILY, adjusted))
+    second = tell(bronze, warehouse, DAILY, payload(DAILY, raw))
+    assert events(warehouse) == []
+    whole = [(day, 80.0, 20.0, 0.0, 1, 7) for day in DAYS_OF_JUNE[:12]]
+    whole += [
+        (day, 20.0, 20.0, 0.0, 4 if n == 0 else 1, 7) for n, day in enumerate(DAYS_OF_JUNE[12:])
+    ]
+    whole[3] = (DAYS_OF_JUNE[3], 80.0, 20.0, 0.0, 1, 9)
+    third = tell(bronze, warehouse, DAILY, payload(DAILY, whole))
+    assert events(warehouse) == [("vendor correction", ["volume"], 1, str(DAYS_OF_JUNE[3]))]
+    for moment in (first, third):
+        assert as_of(warehouse, DAILY, moment).equals(shaped(bronze, DAILY, ["A"], moment))
+    between = as_of(warehouse, DAILY, second).select("session_date", "close", "adjusted_close")
+    assert between.rows() == [
+        *((day, 80.0, 20.0) for day in DAYS_OF_JUNE[:8]),
+        *((day, 80.0, None) for day in DAYS_OF_JUNE[8:12]),
+        *((day, 20.0, None) for day in DAYS_OF_JUNE[12:]),
+    ]
+
+
+def test_every_table_view_and_column_of_silver_says_what_it_is(warehouse):
     silent = query(
         warehouse,
-        "select table_name, column_name from information_schema.columns "
-        "where table_schema = 'silver' and column_name in ('known_at', 'bronze_key', 'load_id') "
-        "and table_name = any(%s) and col_description(format('silver.%%I', table_name)::regclass, "
-        "ordinal_position) is null",
-        list(DATASETS),
+        "select relname, attname from pg_class join pg_namespace n on n.oid = relnamespace "
+        "join pg_attribute on attrelid = pg_class.oid "
+        "where nspname = 'silver' and relkind in ('r', 'v') and not attisdropped "
+        "and (attnum > 0 and col_description(pg_class.oid, attnum) is null "
+        "or obj_description(pg_class.oid, 'pg_class') is null)",
     )
     assert silent == []
+    functions = query(
+        warehouse,
+        "select proname from pg_proc join pg_namespace n on n.oid = pronamespace "
+        "where nspname = 'silver' and obj_description(pg_proc.oid, 'pg_proc') is null",
+    )
+    assert functions == []
+
+
+NAN, INFINITY = float("nan"), float("inf")
+BAR = {"open": 10, "high": 12, "low": 9, "close": 11, "volume": 7}
+WEEK = BAR | {
+    "week_start": date(2024, 4, 15),
+    "session_date": date(2024, 4, 19),
+    "adjusted_close": 11,
+    "dividend_amount": 0,
+    "is_complete": True,
+}
+MONTH = {name: value for name, value in WEEK.items() if name != "week_start"}
+MONTH["month_start"] = date(2024, 4, 1)
+SESSION = BAR | {"session_date": date(2024, 4, 15), "adjusted_close": 11, "split_coefficient": 1}
+FIVE_MINUTES = BAR | {
+    "starts_at": datetime(2024, 4, 15, 15, 55, tzinfo=UTC),
+    "session_date": date(2024, 4, 15),
+}
+DIVIDEND = {"ex_date": date(2024, 4, 15), "action_type": "dividend", "dividend_amount": 1}
+SPLIT = {"ex_date": date(2024, 4, 15), "action_type": "split", "split_ratio": 2}
+UNSOUND = [
+    *(("weekly_bars", WEEK, wrong) for wrong in [
+        {"week_start": date(2024, 4, 16)}, {"session_date": date(2024, 4, 22)}, {"high": 8},
+        {"open": 13}, {"close": 8.5}, {"volume": -1}, {"adjusted_close": -1},
+        {"adjusted_close": NAN}, {"dividend_amount": NAN}, {"known_at": None}, {"ticker": None},
+    ]),
+    *(("monthly_bars", MONTH, wrong) for wrong in [
+        {"month_start": date(2024, 4, 2)}, {"session_date": date(2024, 5, 1)}, {"low": 0},
+        {"adjusted_close": INFINITY}, {"is_complete": None},
+    ]),
+    *(("daily_bars", SESSION, wrong) for wrong in [
+        {"split_coefficient": 0}, {"split_coefficient": NAN}, {"dividend_amount": -0.01},
+        {"high": INFINITY}, {"high": NAN, "close": NAN}, {"open": NAN}, {"bronze_key": None},
+    ]),
+    *(("intraday_bars", FIVE_MINUTES, wrong) for wrong in [
+        {"session_date": date(2024, 4, 16)}, {"low": -1},
+    ]),
+    *(("corporate_actions", DIVIDEND, wrong) for wrong in [
+        {"dividend_amount": 0}, {"dividend_amount": None}, {"dividend_amount": INFINITY},
+        {"split_ratio": 2}, {"action_type": "merger"},
+    ]),
+    *(("corporate_actions", SPLIT, wrong) for wrong in [{"split_ratio": -2}, {"split_ratio": NAN}]),
+]  # fmt: skip
+
+
+def test_the_tables_themselves_take_sound_rows_and_no_others(warehouse):
+    provenance = {
+        "ticker": "A",
+        "row_version": 0,
+        "bronze_key": "bronze/of/it",
+        "load_id": "load",
+        "loaded_at": datetime.now(UTC),
+        "known_at": datetime.now(UTC),
+    }
+
+    def insert(connection, table, row):
+        marks = ", ".join(["%s"] * len(row))
+        connection.execute(
+            f"insert into silver.{table} ({', '.join(row)}) values ({marks})", list(row.values())
+        )
+
+    with psycopg.connect(warehouse.database_url, autocommit=True) as connection:
+        for table, sound, wrong in UNSOUND:
+            with connection.transaction(force_rollback=True):
+                insert(connection, table, provenance | sound)
+            with pytest.raises(psycopg.errors.IntegrityError):
+                insert(connection, table, provenance | sound | wrong)

@@ -11,6 +11,8 @@ from stocks_assets.adapters import loader
 from stocks_assets.adapters.bronze import Stored
 from stocks_assets.adapters.silver_store import Origin, SilverStore
 from stocks_assets.adapters.sources.sample import SampleSource
+from stocks_assets.adapters.warehouse import RejectedRow, SilverLoad
+from stocks_assets.defs.checks import silver_checks
 from stocks_assets.domain.bronze_key import BronzeKey, content_hash
 from stocks_assets.domain.datasets import SPLITS, WEEKLY_BARS, Call
 from stocks_assets.domain.payloads import SILVER_TABLES
@@ -209,3 +211,32 @@ def test_rejected_rows_are_kept_with_their_reason_while_good_ones_load(world):
     assert "open|min_exclusive" in row["rules"]
     assert row["bronze_key"] in world.objects()
     assert world.query("select count(*) from silver.weekly_bars").item() == expected
+
+
+@pytest.mark.parametrize(
+    ("rejected", "tolerated", "passed", "severity"),
+    [
+        (0, 0.0, True, "WARN"),
+        (1, 0.01, False, "WARN"),
+        (2, 0.01, False, "ERROR"),
+        (1, 0.0, False, "ERROR"),
+        (50, 0.5, False, "WARN"),
+    ],
+)
+def test_rows_that_break_rules_warn_up_to_the_tolerated_share_and_fail_above(
+    warehouse, rejected, tolerated, passed, severity
+):
+    key = "bronze/daily_bars/x"
+    loaded = SilverLoad("A", [key], 100 - rejected, rejected, None, None)
+    rows = [RejectedRow("A", key, "{}", ["close|min_exclusive"])] * rejected
+    warehouse.record_silver_loads("daily_bars", [loaded], rows, [key])
+    check = {
+        check.check_key.asset_key.path[1]: check
+        for check in silver_checks(tolerated_share=tolerated)
+    }["daily_bars"]
+    result = check(warehouse=warehouse)
+    assert (result.passed, result.severity.value) == (passed, severity)
+    assert result.metadata["rejected_rows"].value == rejected
+    by_rule = {"close|min_exclusive": rejected} if rejected else {}
+    assert result.metadata["by_rule"].value == by_rule
+    assert f"over {100 * tolerated:g} % of the rows" in next(iter(check.check_specs)).description

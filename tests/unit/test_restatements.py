@@ -20,7 +20,7 @@ def bars(*closes, adjusted=None, dividends=None, splits=None, volume=100, ticker
             "close": [float(close) for close in closes],
             "adjusted_close": [float(value) for value in adjusted or closes],
             "volume": volume if isinstance(volume, list) else [volume] * count,
-            "dividend_amount": dividends or [0.0] * count,
+            "dividend_amount": [float(amount) for amount in dividends or [0] * count],
             "split_coefficient": splits or [1.0] * count,
             "bronze_key": [f"object of {at:%B}"] * count,
             "known_at": [at] * count,
@@ -38,7 +38,7 @@ def comparing(stored, given, removed=None):
     if removed is None:
         removed = stored.clear()
     removed = removed.with_columns(removed_at=pl.lit(AFTER), removed_by=pl.lit("object of March"))
-    return compare(delta, known, removed, KEY)
+    return compare(delta, known, removed, KEY, stored.select(KEY))
 
 
 def test_a_new_row_supersedes_nothing():
@@ -161,3 +161,127 @@ def test_the_running_week_moves_on_without_being_restated():
     changes = comparing(stored, given)
     assert changes.superseded["class"].to_list() == ["running period"]
     assert changes.restated.is_empty()
+
+
+def weeks(*closes, adjusted=None, dividends=None, complete=True, at=BEFORE):
+    """One bar a week, as an endpoint without split coefficients gives them; the last may run."""
+    rows = bars(*closes, adjusted=adjusted, dividends=dividends, at=at).drop("split_coefficient")
+    over = [True] * (len(closes) - 1) + [complete]
+    return rows.with_columns(pl.Series("is_complete", over))
+
+
+def event(stored, given):
+    """The class of the one event in which adjusted closes were restated."""
+    (found,) = comparing(stored, given).restated.to_dicts()
+    return found["class"]
+
+
+HISTORY = [10, 12, 11, 13, 12]
+VINTAGES = {
+    "a dividend in a week that is new": (
+        weeks(*HISTORY),
+        weeks(*HISTORY, 11, adjusted=[9, 10.8, 9.9, 11.7, 10.8, 11], dividends=[0.0] * 5 + [1.2]),
+        "dividend",
+    ),
+    "a dividend in the week that ran": (
+        weeks(*HISTORY, complete=False),
+        weeks(*HISTORY[:4], 9, adjusted=[9, 10.8, 9.9, 11.7, 9], dividends=[0.0] * 4 + [1.0]),
+        "dividend",
+    ),
+    "a split in a week that is new": (
+        weeks(*HISTORY),
+        weeks(*HISTORY, 3, adjusted=[2.5, 3, 2.75, 3.25, 3, 3]),
+        "split",
+    ),
+    "a spin-off, which is a small split": (
+        weeks(*HISTORY),
+        weeks(*HISTORY, 12, adjusted=[round(c / 1.046, 4) for c in HISTORY] + [12]),
+        "split",
+    ),
+    "a split in the week that ran": (
+        weeks(*HISTORY, complete=False),
+        weeks(*HISTORY[:4], 6, adjusted=[5, 6, 5.5, 6.5, 6]),
+        "split",
+    ),
+    "a dividend and a split": (
+        weeks(*HISTORY),
+        weeks(*HISTORY, 5, adjusted=[4.5, 5.4, 4.95, 5.85, 5.4, 5], dividends=[0.0] * 5 + [0.55]),
+        "dividend and split",
+    ),
+    "a large dividend, whose ex-date had another close than its week": (
+        weeks(*HISTORY),
+        weeks(*HISTORY, 8, adjusted=[7, 8.4, 7.7, 9.1, 8.4, 8], dividends=[0.0] * 5 + [3.0]),
+        "dividend",
+    ),
+    "one adjusted close corrected by a tenth": (
+        weeks(*HISTORY),
+        weeks(*HISTORY, adjusted=[10, 12, 12.1, 13, 12]),
+        "vendor correction",
+    ),
+    "the oldest adjusted close corrected by a tenth": (
+        weeks(*HISTORY),
+        weeks(*HISTORY, adjusted=[9, 12, 11, 13, 12]),
+        "vendor correction",
+    ),
+    "a past dividend that was of another amount": (
+        weeks(*HISTORY, adjusted=[9, 10.8, 11, 13, 12], dividends=[0, 0, 1.2, 0, 0]),
+        weeks(*HISTORY, adjusted=[9.5, 11.4, 11, 13, 12], dividends=[0, 0, 0.6, 0, 0], at=AFTER),
+        "vendor correction",
+    ),
+    "old weeks of dividends that were not stored, and one correction": (
+        weeks(*HISTORY)[2:],
+        weeks(*HISTORY, adjusted=[8, 12, 11, 13.5, 12], dividends=[0, 2.0, 0, 0, 0], at=AFTER),
+        "vendor correction",
+    ),
+    "four decimals in place of more": (
+        weeks(*HISTORY, adjusted=[9.123456, 9.87654321, 10.55555, 11.00004, 12]),
+        weeks(*HISTORY, adjusted=[9.1235, 9.8765, 10.5556, 11.0, 12]),
+        "rounding",
+    ),
+    "a small dividend on a share that never paid one": (
+        weeks(1.25, 1.31, 1.28),
+        weeks(1.25, 1.31, 1.28, 1.3, adjusted=[1.2481, 1.308, 1.278, 1.3], dividends=[0.0] * 3 + [0.002]),
+        "dividend",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("stored", "given", "expected"), VINTAGES.values(), ids=VINTAGES)
+def test_the_event_between_two_vintages_is_the_true_one(stored, given, expected):
+    assert event(stored, given.with_columns(known_at=pl.lit(AFTER))) == expected
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        (3.5, 3.505, "vendor correction"),
+        (3.5035, 3.5, "rounding"),
+        (3.51, 3.5, "vendor correction"),
+        (3.5035, 3.50354, "rounding"),
+        (181.685, 181.69, "rounding"),
+    ],
+)
+def test_a_price_with_fewer_decimals_was_rounded_and_one_with_more_is_another(old, new, expected):
+    changes = comparing(bars(old, 2), bars(new, 2, at=AFTER))
+    assert changes.superseded["class"].to_list() == [expected]
+
+
+def raw(rows):
+    """The rows as an endpoint of raw prices gives them."""
+    nothing = pl.lit(None, dtype=pl.Float64)
+    return rows.with_columns(
+        adjusted_close=nothing, dividend_amount=nothing, split_coefficient=nothing
+    )
+
+
+def test_a_payload_without_adjusted_closes_restates_and_corrects_nothing():
+    stored, given = bars(10, 11, dividends=[0.0, 0.5]), raw(bars(10, 11, at=AFTER))
+    for changes in (comparing(stored, given), comparing(raw(stored), bars(10, 11, at=AFTER))):
+        assert changes.restated.is_empty()
+        assert changes.superseded["class"].to_list() == ["other columns"] * 2
+        assert changes.superseded["old"].struct.field("close").to_list() == [10, 11]
+
+
+def test_a_value_that_both_payloads_give_is_corrected_though_other_columns_are_gone():
+    changes = comparing(bars(10, 11), raw(bars(10, 12, at=AFTER)))
+    assert changes.superseded["class"].to_list() == ["other columns", "vendor correction"]

@@ -112,6 +112,8 @@ def test_good_values_are_taken_as_they_are_meant(monkeypatch, tmp_path):
         ("STOCKS_UI_PORT", "99999", "less than or equal to 65535"),
         ("STOCKS_TICKERS_PER_RUN", "0", "greater than or equal to 1"),
         ("STOCKS_FETCH_THREADS", "1000", "less than or equal to 64"),
+        ("STOCKS_TOLERATED_REJECTED_SHARE", "1%", "valid number"),
+        ("STOCKS_TOLERATED_REJECTED_SHARE", "1.5", "less than or equal to 1"),
         ("STOCKS_HOME", __file__, "choose another home folder"),
         ("STOCKS_HOME", "~nobody-of-this-name/x", "expected a path"),
         ("STOCKS_UNIVERSE_FILE", "~nobody-of-this-name/x", "expected a path"),

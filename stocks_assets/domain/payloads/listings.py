@@ -54,7 +54,9 @@ def _read_list(source: str, body: bytes) -> pl.DataFrame:
 
 
 def _ticker(symbol: str | None) -> str | None:
+    if symbol is None or symbol in _NULLS:
+        return None
     try:
-        return parse_ticker(symbol or "")
+        return parse_ticker(symbol)
     except InvalidTickerError:
         return None

@@ -33,7 +33,15 @@ prices as (
         bars.low,
         bars.close,
         bars.volume,
-        bars.adjusted_close,
+        -- What came before raw bars of the vendor's is adjusted as of an older reply.
+        case
+            when
+                bars.session_date < max(bars.session_date) filter (
+                    where bars.source = 'vendor' and bars.adjusted_close is null
+                ) over (partition by bars.ticker)
+                then null
+            else bars.adjusted_close
+        end as adjusted_close,
         coalesce(actions_of_date.dividend_amount, bars.dividend_amount, 0) as dividend_amount,
         coalesce(actions_of_date.split_ratio, bars.split_coefficient, 1) as split_ratio,
         lag(bars.close) over (partition by bars.ticker order by bars.session_date) as previous_close,
