@@ -10,35 +10,42 @@
 with
 
 actions as (
-    select * from {{ ref('stg_corporate_actions') }}
+    select * from {{ ref('fct_corporate_actions') }}
 ),
 
 prices as (
     select * from {{ ref('fct_daily_prices') }}
 ),
 
-histories as (
-    select
-        ticker,
-        min(session_date) as first_session,
-        max(session_date) as last_session
-    from prices
-    group by ticker
+without_bar as (
+    select *
+    from actions
+    where not exists (
+        select 1
+        from prices
+        where
+            prices.ticker = actions.ticker
+            and prices.session_date = actions.ex_date
+    )
 )
 
 select
-    actions.ticker,
-    actions.ex_date,
-    actions.action_type
-from actions
-inner join histories
-    on
-        actions.ticker = histories.ticker
-        and actions.ex_date between histories.first_session and histories.last_session
-where not exists (
-    select 1
-    from prices
-    where
-        prices.ticker = actions.ticker
-        and prices.session_date = actions.ex_date
-)
+    ticker,
+    ex_date,
+    action_type
+from without_bar
+where
+    exists (
+        select 1
+        from prices
+        where
+            prices.ticker = without_bar.ticker
+            and prices.session_date < without_bar.ex_date
+    )
+    and exists (
+        select 1
+        from prices
+        where
+            prices.ticker = without_bar.ticker
+            and prices.session_date > without_bar.ex_date
+    )

@@ -9,5 +9,6 @@ select
     volume,
     dividend_amount,
     split_coefficient,
+    row_version,
     bronze_key
 from {{ source('silver', 'daily_bars') }}

@@ -7,18 +7,14 @@
 
     Whether an id is set is asked here and not in the condition: an `or` would keep the planner from
     reading just the tickers' part of the index.
-
-    `in (select ...)` is a join, which stops at a view that groups; `through_groups` asks for the same
-    with an array, which the planner takes into the groups and down to the index. Prefer the join
-    elsewhere: a scan without an index compares with every element of the array.
 -#}
-{% macro in_batch(ticker, through_groups=false) -%}
+{% macro in_batch(ticker) -%}
     {%- if batch_is_set() -%}
-        {{ ticker }} {{ '= any(array' if through_groups else 'in ' }}(
+        {{ ticker }} in (
             select batches.ticker
             from ops.batches
             where batches.batch_id = current_setting('stocks.batch_id', true)
-        ){{ ')' if through_groups }}
+        )
     {%- else -%}
         true
     {%- endif -%}

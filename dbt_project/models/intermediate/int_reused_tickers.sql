@@ -1,0 +1,7 @@
+select
+    ticker,
+    security_key,
+    valid_from,
+    valid_to
+from {{ ref('int_securities') }}
+where valid_from > '1900-01-01'
