@@ -30,7 +30,8 @@ from stocks_assets.stack.embedded import EmbeddedStack
 
 LAST_SESSION = date(2026, 11, 13)
 SECTORS = ("TECHNOLOGY", "ENERGY", "UTILITIES", "HEALTHCARE", "INDUSTRIALS")
-KEPT = "ticker", "session_date"
+BAR_KEY = ("ticker", "session_date")
+BUILD = ("build", "--exclude-resource-type", "unit_test")
 
 
 def main() -> None:
@@ -74,7 +75,9 @@ def measure(warehouse: Warehouse, tickers: int, count: int) -> dict[str, float]:
     started = time.perf_counter()
     with warehouse.connect() as connection:
         tomorrow = fill(connection, names, days)
-        connection.execute("create table ops.bench_tomorrow as table silver.daily_bars with no data")
+        connection.execute(
+            "create table ops.bench_tomorrow as table silver.daily_bars with no data"
+        )
         store_tomorrow(connection, tomorrow)
     settle(warehouse)
     print(f"filled silver in {time.perf_counter() - started:.0f} s", flush=True)
@@ -102,10 +105,13 @@ def build(warehouse: Warehouse, tickers: list[str], label: str, *options: str) -
     with warehouse.gold_batch(batch, tickers, built_by=None), dbt_environment(warehouse, batch):
         started = time.perf_counter()
         done = subprocess.run(
-            [DBT_EXECUTABLE, "--no-use-colors", "--quiet", "build"]
-            + ["--exclude-resource-type", "unit_test", *options],
+            [DBT_EXECUTABLE, "--no-use-colors", "--quiet", *BUILD, *options],
             cwd=PROJECT_DIR,
-            env={**os.environ, "DBT_PROFILES_DIR": str(PROJECT_DIR), "DBT_TARGET_PATH": str(target)},
+            env={
+                **os.environ,
+                "DBT_PROFILES_DIR": str(PROJECT_DIR),
+                "DBT_TARGET_PATH": str(target),
+            },
             check=False,
         )
         seconds = time.perf_counter() - started
@@ -153,7 +159,7 @@ def fill(connection: psycopg.Connection, tickers: list[str], days: list[date]) -
         bars, actions = history(random, ticker, days)
         last.append(bars.tail(1))
         past = bars.head(-1)
-        copy(connection, "daily_bars", stored(past, KEPT))
+        copy(connection, "daily_bars", stored(past, BAR_KEY))
         copy(connection, "corporate_actions", stored(actions, ("ticker", "ex_date", "action_type")))
         for table, key, period in (
             ("weekly_bars", "week_start", "1w"),
@@ -271,7 +277,7 @@ def copy(
 
 def store_tomorrow(connection: psycopg.Connection, bars: pl.DataFrame) -> None:
     """Put the next session aside, as full refresh and day share one process."""
-    copy(connection, "bench_tomorrow", stored(bars, KEPT), schema="ops")
+    copy(connection, "bench_tomorrow", stored(bars, BAR_KEY), schema="ops")
 
 
 def publish_tomorrow(connection: psycopg.Connection) -> None:

@@ -13,39 +13,39 @@ actions as (
     select * from {{ ref('fct_corporate_actions') }}
 ),
 
-prices as (
-    select * from {{ ref('fct_daily_prices') }}
-),
-
+-- Limits make each of these a look into the index; as a join, all prices would be read.
 without_bar as (
-    select *
+    select actions.*
     from actions
-    where not exists (
-        select 1
-        from prices
+    left join lateral (
+        select prices.ticker
+        from {{ ref('fct_daily_prices') }} as prices
         where
             prices.ticker = actions.ticker
             and prices.session_date = actions.ex_date
-    )
+        limit 1
+    ) as bar on true
+    where bar.ticker is null
 )
 
 select
-    ticker,
-    ex_date,
-    action_type
+    without_bar.ticker,
+    without_bar.ex_date,
+    without_bar.action_type
 from without_bar
-where
-    exists (
-        select 1
-        from prices
-        where
-            prices.ticker = without_bar.ticker
-            and prices.session_date < without_bar.ex_date
-    )
-    and exists (
-        select 1
-        from prices
-        where
-            prices.ticker = without_bar.ticker
-            and prices.session_date > without_bar.ex_date
-    )
+cross join lateral (
+    select prices.session_date
+    from {{ ref('fct_daily_prices') }} as prices
+    where
+        prices.ticker = without_bar.ticker
+        and prices.session_date < without_bar.ex_date
+    limit 1
+) as before
+cross join lateral (
+    select prices.session_date
+    from {{ ref('fct_daily_prices') }} as prices
+    where
+        prices.ticker = without_bar.ticker
+        and prices.session_date > without_bar.ex_date
+    limit 1
+) as after

@@ -1,7 +1,7 @@
 """Gold: the dbt project's models as assets, its tests as asset checks; one dbt call a batch.
 
-Models with the tag `per_ticker` have the ticker partitions and rebuild whole tickers of the batch;
-the others have none.
+Models with the tag `per_ticker` have the ticker partitions. Those that read silver look at the
+tickers of the batch, and all build just what changed; the models across tickers have no partitions.
 """
 
 import json
@@ -72,7 +72,7 @@ class Translator(DagsterDbtTranslator):
     def get_partitions_def(
         self, dbt_resource_props: Mapping[str, Any]
     ) -> dg.PartitionsDefinition[str] | None:
-        """Return the ticker partitions of what rebuilds tickers."""
+        """Return the ticker partitions of what has rows of single tickers."""
         return TICKERS if "per_ticker" in dbt_resource_props["tags"] else None
 
 

@@ -209,8 +209,21 @@ def tables(warehouse: Warehouse) -> dict[str, pl.DataFrame]:
     }
     return {
         name: frame.sort(
-            [c for c in ("ticker", "sector", "session_date", "ex_date", "week_start", "month_start",
-                         "date_day", "action_type", "valid_from") if c in frame.columns]
+            [
+                c
+                for c in (
+                    "ticker",
+                    "sector",
+                    "session_date",
+                    "ex_date",
+                    "week_start",
+                    "month_start",
+                    "date_day",
+                    "action_type",
+                    "valid_from",
+                )
+                if c in frame.columns
+            ]
         )
         for name, frame in found.items()
     }

@@ -71,13 +71,13 @@ class Market:
 
     def a_split(self) -> set[str]:
         ticker = self.a_ticker()
-        day = [day for day in DAYS if day > max(self.bars[ticker])][0]
+        day = next(day for day in DAYS if day > max(self.bars[ticker]))
         self.trade(ticker, [day])
         ratio = self.dice.choice([2.0, 0.125, 1.046])
-        for bar in (self.bars[ticker][day],):
-            for price in ("open", "high", "low", "close"):
-                bar[price] = round(bar[price] / ratio, 4)
-            bar["split_coefficient"] = ratio
+        bar = self.bars[ticker][day]
+        for price in ("open", "high", "low", "close"):
+            bar[price] = round(bar[price] / ratio, 4)
+        bar["split_coefficient"] = ratio
         return {ticker}
 
     def a_late_action(self) -> set[str]:
@@ -185,7 +185,9 @@ class Market:
             ],
             schema=ACTIONS,
         )
-        actions = pl.concat([own, inside]).unique(["ticker", "ex_date", "action_type"], keep="first")
+        actions = pl.concat([own, inside]).unique(
+            ["ticker", "ex_date", "action_type"], keep="first"
+        )
         silver.load("corporate_actions", actions)
         silver.load(
             "companies",

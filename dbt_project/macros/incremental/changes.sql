@@ -52,10 +52,12 @@
 
 
 {#-
-    Changes of the batch's tickers between silver and this model. `hashes` is a query for ticker,
-    period and row_hash, whose `bit_xor` up to a period is the model's history_hash there.
+    Changes of the batch's tickers between silver and this model. `hashes` is a relation of ticker,
+    period and row_hash, whose `bit_xor` up to a period is the model's history_hash there; `source`
+    is what tells the tickers of silver. Tickers are looked up one by one: that is one way through
+    the index of silver for a batch of one and of all, whatever the statistics make the planner think.
 -#}
-{% macro compare_with_silver(hashes) %}
+{% macro compare_with_silver(hashes, source) %}
 {%- if not is_incremental() -%}
     {{ note_all_changed() }}
 {%- else -%}
@@ -63,83 +65,80 @@
     create temporary table changes_of_{{ this.identifier }} on commit drop as
     with
 
-    hashes as not materialized (
-        {{ hashes }}
+    tickers as (
+        {% if batch_is_set() -%}
+        select batches.ticker
+        from ops.batches
+        where batches.batch_id = current_setting('stocks.batch_id', true)
+        {%- else -%}
+        ({{ distinct_tickers(source) }})
+        union
+        ({{ distinct_tickers(this) }})
+        {%- endif %}
     ),
 
-    stored as (
+    compared as materialized (
         select
             tickers.ticker,
-            last_row.{{ period }} as last_period,
-            last_row.history_hash
-        from ({{ distinct_tickers(this) }}) as tickers
-        cross join lateral (
-            select rows_stored.{{ period }}, rows_stored.history_hash
+            stored.last_period as stored_period,
+            present.last_period as present_period,
+            coalesce(present.history_hash = stored.history_hash, false) as is_unchanged
+        from tickers
+        left join lateral (
+            select
+                rows_stored.{{ period }} as last_period,
+                rows_stored.history_hash
             from {{ this }} as rows_stored
             where rows_stored.ticker = tickers.ticker
             order by rows_stored.{{ period }} desc
             limit 1
-        ) as last_row
-        where {{ in_batch('tickers.ticker') }}
+        ) as stored on true
+        cross join lateral (
+            select
+                bit_xor(hashes.row_hash) filter (where hashes.period <= stored.last_period) as history_hash,
+                max(hashes.period) as last_period
+            from {{ hashes }} as hashes
+            where hashes.ticker = tickers.ticker
+        ) as present
     ),
 
-    present as (
-        select
-            hashes.ticker,
-            bit_xor(hashes.row_hash) filter (where hashes.period <= stored.last_period) as history_hash,
-            max(hashes.period) as last_period
-        from hashes
-        left join stored on hashes.ticker = stored.ticker
-        where {{ in_batch('hashes.ticker') }}
-        group by hashes.ticker
-    ),
-
-    compared as (
-        select
-            coalesce(present.ticker, stored.ticker) as ticker,
-            stored.last_period as stored_period,
-            coalesce(present.history_hash = stored.history_hash, false) as is_unchanged,
-            coalesce(present.last_period > stored.last_period, false) as has_more
-        from present
-        full join stored on present.ticker = stored.ticker
-    ),
-
-    restated as materialized (
-        select
-            hashes.ticker,
-            hashes.period,
-            bit_xor(bit_xor(hashes.row_hash)) over (
-                partition by hashes.ticker
-                order by hashes.period
-            ) as history_hash
-        from hashes
-        where hashes.ticker in (
-            select compared.ticker
-            from compared
-            where not compared.is_unchanged and compared.stored_period is not null
-        )
-        group by hashes.ticker, hashes.period
+    restated as (
+        select *
+        from compared
+        where not is_unchanged and stored_period is not null
     ),
 
     still_true as (
         select
             restated.ticker,
-            max(restated.period) as kept_through
+            kept.period
         from restated
-        inner join {{ this }} as rows_stored
-            on
-                restated.ticker = rows_stored.ticker
-                and restated.period = rows_stored.{{ period }}
-                and restated.history_hash = rows_stored.history_hash
-        group by restated.ticker
+        cross join lateral (
+            select max(rows_stored.{{ period }}) as period
+            from (
+                select
+                    hashes.period,
+                    bit_xor(bit_xor(hashes.row_hash)) over (order by hashes.period) as history_hash
+                from {{ hashes }} as hashes
+                where hashes.ticker = restated.ticker
+                group by hashes.period
+            ) as histories
+            inner join {{ this }} as rows_stored
+                on
+                    histories.period = rows_stored.{{ period }}
+                    and histories.history_hash = rows_stored.history_hash
+            where rows_stored.ticker = restated.ticker
+        ) as kept
     )
 
     select
         compared.ticker,
-        case when compared.is_unchanged then compared.stored_period else still_true.kept_through end as kept_through
+        case when compared.is_unchanged then compared.stored_period else still_true.period end as kept_through
     from compared
     left join still_true on compared.ticker = still_true.ticker
-    where not compared.is_unchanged or compared.has_more;
+    where
+        (not compared.is_unchanged or compared.present_period > compared.stored_period)
+        and (compared.stored_period is not null or compared.present_period is not null);
 
     analyze changes_of_{{ this.identifier }}
 {%- endif -%}
@@ -268,7 +267,14 @@
         '{{ invocation_id }}',
         ({{ depends_on }})
     on conflict (model) do update
-    set change_id = excluded.change_id, run_id = excluded.run_id, depends_on = excluded.depends_on
+    set change_id = excluded.change_id, run_id = excluded.run_id, depends_on = excluded.depends_on;
+
+    {%- if execute and run_query(
+        'select exists (select from ' ~ changes() ~ ' where ticker is null and kept_through is null)'
+    ).rows[0][0] %}
+    -- The models below come before autovacuum would look at the new table.
+    analyze {{ this }}
+    {%- endif -%}
 {% endmacro %}
 
 

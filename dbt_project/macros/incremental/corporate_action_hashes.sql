@@ -7,13 +7,15 @@
 
 
 {% macro corporate_action_hashes() %}
-    select
-        actions.ticker,
-        actions.ex_date as period,
-        {{ corporate_action_hash('actions', 'reused') }} as row_hash
-    from {{ ref('stg_corporate_actions') }} as actions
-    left join {{ ref('int_reused_tickers') }} as reused
-        on
-            actions.ticker = reused.ticker
-            and actions.ex_date between reused.valid_from and reused.valid_to
+    (
+        select
+            actions.ticker,
+            actions.ex_date as period,
+            {{ corporate_action_hash('actions', 'reused') }} as row_hash
+        from {{ ref('stg_corporate_actions') }} as actions
+        left join {{ ref('int_reused_tickers') }} as reused
+            on
+                actions.ticker = reused.ticker
+                and actions.ex_date between reused.valid_from and reused.valid_to
+    )
 {% endmacro %}

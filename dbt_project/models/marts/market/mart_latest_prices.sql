@@ -35,18 +35,30 @@ days as (
         indicators.low_52w,
         indicators.volume_ratio_20
     from last_sessions
-    inner join {{ ref('fct_daily_prices') }} as prices
-        on
-            last_sessions.ticker = prices.ticker
-            and last_sessions.session_date = prices.session_date
-    inner join {{ ref('mart_returns_risk') }} as risks
-        on
-            last_sessions.ticker = risks.ticker
-            and last_sessions.session_date = risks.session_date
-    inner join {{ ref('mart_technical_indicators') }} as indicators
-        on
-            last_sessions.ticker = indicators.ticker
-            and last_sessions.session_date = indicators.session_date
+    cross join lateral (
+        select *
+        from {{ ref('fct_daily_prices') }} as rows_of_ticker
+        where
+            rows_of_ticker.ticker = last_sessions.ticker
+            and rows_of_ticker.session_date = last_sessions.session_date
+        limit 1
+    ) as prices
+    cross join lateral (
+        select *
+        from {{ ref('mart_returns_risk') }} as rows_of_ticker
+        where
+            rows_of_ticker.ticker = last_sessions.ticker
+            and rows_of_ticker.session_date = last_sessions.session_date
+        limit 1
+    ) as risks
+    cross join lateral (
+        select *
+        from {{ ref('mart_technical_indicators') }} as rows_of_ticker
+        where
+            rows_of_ticker.ticker = last_sessions.ticker
+            and rows_of_ticker.session_date = last_sessions.session_date
+        limit 1
+    ) as indicators
 ),
 
 weeks as (

@@ -40,10 +40,14 @@ first_sessions as (
 risks as (
     select risks.*
     from last_sessions
-    inner join {{ ref('int_daily_returns') }} as risks
-        on
-            last_sessions.ticker = risks.ticker
-            and last_sessions.session_date = risks.session_date
+    cross join lateral (
+        select *
+        from {{ ref('int_daily_returns') }} as rows_of_ticker
+        where
+            rows_of_ticker.ticker = last_sessions.ticker
+            and rows_of_ticker.session_date = last_sessions.session_date
+        limit 1
+    ) as risks
 ),
 
 final as (

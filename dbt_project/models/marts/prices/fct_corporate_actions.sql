@@ -1,6 +1,6 @@
 {{ config(
     meta={'period': 'ex_date'},
-    pre_hook="{{ compare_with_silver(corporate_action_hashes()) }}",
+    pre_hook="{{ compare_with_silver(corporate_action_hashes(), source=ref('stg_corporate_actions')) }}",
     post_hook="{{ pass_changes_on() }}",
 ) }}
 

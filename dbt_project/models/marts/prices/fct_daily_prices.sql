@@ -1,7 +1,7 @@
--- depends_on: {{ ref('int_daily_hashes') }}
+-- depends_on: {{ ref('int_daily_hashes') }} {{ ref('stg_daily_bars') }}
 {{ config(
     meta={'period': 'session_date'},
-    pre_hook="{{ compare_with_silver('select * from ' ~ ref('int_daily_hashes')) }}",
+    pre_hook="{{ compare_with_silver(ref('int_daily_hashes'), source=ref('stg_daily_bars')) }}",
     post_hook="{{ pass_changes_on() }}",
 ) }}
 

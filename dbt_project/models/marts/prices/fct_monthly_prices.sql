@@ -1,6 +1,6 @@
 {{ config(
     meta={'period': 'month_start'},
-    pre_hook="{{ compare_with_silver(bar_hashes(ref('stg_monthly_bars'), 'month_start')) }}",
+    pre_hook="{{ compare_with_silver(bar_hashes(ref('stg_monthly_bars'), 'month_start'), source=ref('stg_monthly_bars')) }}",
     post_hook="{{ pass_changes_on() }}",
 ) }}
 

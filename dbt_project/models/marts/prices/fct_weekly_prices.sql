@@ -1,6 +1,6 @@
 {{ config(
     meta={'period': 'week_start'},
-    pre_hook="{{ compare_with_silver(bar_hashes(ref('stg_weekly_bars'), 'week_start')) }}",
+    pre_hook="{{ compare_with_silver(bar_hashes(ref('stg_weekly_bars'), 'week_start'), source=ref('stg_weekly_bars')) }}",
     post_hook="{{ pass_changes_on() }}",
 ) }}
 

@@ -1,0 +1,102 @@
+"""The dbt project as a whole: it builds from nothing, every test of it passes, documents are made."""
+
+import json
+from datetime import date
+
+import polars as pl
+import pytest
+from gold_history import Silver, longer_bars, query, running_dbt
+
+from stocks_assets.adapters.dbt_project import PROJECT_DIR, ensure_manifest
+from stocks_assets.domain.payloads import shape_corporate_actions, shape_daily_bars
+from stocks_assets.domain.sample_market import SampleMarket
+
+LAST = date(2026, 11, 13)
+MARKET = SampleMarket(first_session=date(2023, 1, 3))
+ANALYSES = sorted(path.stem for path in (PROJECT_DIR / "analyses").glob("*.sql"))
+
+
+@pytest.fixture
+def dbt(warehouse):
+    with running_dbt(warehouse) as dbt:
+        yield dbt
+
+
+def load(silver, tickers):
+    payloads = {
+        t: {"daily_bars": MARKET.reply("TIME_SERIES_DAILY_ADJUSTED", t, LAST)} for t in tickers
+    }
+    daily = pl.concat([shape_daily_bars(t, bodies).rows for t, bodies in payloads.items()])
+    silver.load("daily_bars", daily.drop("dataset"))
+    actions = [shape_corporate_actions(t, bodies).rows for t, bodies in payloads.items()]
+    silver.load("corporate_actions", pl.concat(actions).drop("dataset"))
+    silver.load("weekly_bars", longer_bars(daily, "week_start", "1w"))
+    silver.load("monthly_bars", longer_bars(daily, "month_start", "1mo"))
+    profile = {"company_name": "A company", "sector": "ENERGY", "asset_type": "Common Stock"}
+    silver.load("companies", pl.DataFrame([{"ticker": t, **profile} for t in tickers]))
+
+
+def test_the_project_builds_on_an_empty_warehouse_on_one_ticker_and_on_more(warehouse, dbt):
+    dbt("build")
+    assert query(warehouse, "select * from gold.fct_daily_prices").is_empty()
+    silver = Silver(warehouse)
+    silver.calendar(date(2022, 1, 1), date(2027, 12, 31))
+    for count in (1, 3):
+        tickers = MARKET.tickers(count)
+        load(silver, tickers)
+        dbt("build", "--exclude-resource-type", "unit_test", tickers=tickers)
+        latest = query(warehouse, "select * from gold.mart_latest_prices order by ticker")
+        assert latest["ticker"].to_list() == sorted(tickers)
+        assert latest.filter(pl.col("ticker") == "ALLM")["beta_252d"].to_list() == [1.0]
+        summary = query(warehouse, "select * from gold.mart_ticker_summary")
+        assert summary.height == count
+    sessions = query(warehouse, "select * from gold.mart_daily_market_summary")
+    assert sessions["benchmark_ticker"].unique().to_list() == ["ALLM"]
+    breadth = query(warehouse, "select * from gold.mart_market_breadth")
+    assert breadth["session_date"].to_list() == sessions["session_date"].to_list()
+
+    dbt("compile", "--select", *ANALYSES)
+    rows = {name: dbt.analysis(name) for name in ANALYSES}
+    assert len(ANALYSES) >= 5
+    assert not [name for name, found in rows.items() if found.is_empty()]
+    months = rows["best_and_worst_months"]
+    assert months.group_by("ticker", "kind").len()["len"].to_list() == [3] * 6
+    assert rows["correlation_of_returns"]["correlation"].is_between(-1, 1).all()
+    assert (rows["drawdowns_and_recoveries"]["depth"] <= -0.2).all()
+
+    dbt("docs", "generate")
+    catalog = json.loads((ensure_manifest().parent / "catalog.json").read_bytes())
+    assert "model.stocks.mart_technical_indicators" in catalog["nodes"]
+
+
+def test_every_model_and_column_is_described_and_every_mart_is_under_contract():
+    manifest = json.loads(ensure_manifest().read_bytes())
+    models = [node for node in manifest["nodes"].values() if node["resource_type"] == "model"]
+    for model in models:
+        name = model["name"]
+        assert model["description"].startswith(("One row", "One row or none")), name
+        assert model["columns"], name
+        assert all(column["description"] for column in model["columns"].values()), name
+        if model["schema"] == "gold":
+            assert model["config"]["contract"]["enforced"], name
+    exposed = {n for e in manifest["exposures"].values() for n in e["depends_on"]["nodes"]}
+    marts = {m["unique_id"] for m in models if m["name"].startswith("mart_")}
+    assert marts <= exposed
+
+
+def test_every_foreign_key_has_a_test_of_its_own():
+    manifest = json.loads(ensure_manifest().read_bytes())
+    tested = {
+        (node["attached_node"].rpartition(".")[2], node["column_name"])
+        for node in manifest["nodes"].values()
+        if node.get("test_metadata", {}).get("name") == "relationships"
+    }
+    keys = {
+        (model["name"], column)
+        for model in manifest["nodes"].values()
+        if model["resource_type"] == "model" and model["name"].startswith("fct_")
+        for column in ("security_key", "session_date", "ex_date")
+        if column in model["columns"]
+    }
+    assert len(keys) == 8
+    assert keys <= tested
