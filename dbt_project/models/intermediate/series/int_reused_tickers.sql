@@ -1,3 +1,5 @@
+{{ config(incremental_strategy='replace_all', indexes=[{'columns': ['ticker', 'valid_from'], 'unique': true}]) }}
+
 select
     ticker,
     security_key,
