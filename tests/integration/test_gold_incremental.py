@@ -276,8 +276,10 @@ def test_any_history_of_refreshes_leaves_what_a_full_refresh_builds(warehouse, d
         touched: set[str] = set()
         for _ in range(min(dice.randrange(1, 4), len(events))):
             touched |= events.pop()(market)
+        if number == killed:
+            touched |= market.a_correction("AAA") | market.a_late_action()
         market.load(silver)
-        part = ("--select", "fct_daily_prices", "int_daily_returns") if number == killed else ()
+        part = ("--select", "fct_daily_prices", "fct_weekly_prices") if number == killed else ()
         dbt("run", *part, tickers=sorted(touched))
     incremental = tables(warehouse)
     dbt("run", "--full-refresh")
