@@ -3,7 +3,7 @@
     that it built, as the others passed before; else all rows. A `where` of the test's own goes first.
 -#}
 {% macro postgres__get_where_subquery(relation) -%}
-    {%- if config.get('where') or not execute -%}
+    {%- if config.get('where') or not execute or flags.WHICH != 'build' -%}
         {{ return(dbt.default__get_where_subquery(relation)) }}
     {%- endif -%}
     {%- set node = graph.nodes.values() | selectattr('name', 'equalto', relation.identifier) | first -%}

@@ -18,6 +18,12 @@ import dagster as dg
 from dagster_dbt import DagsterDbtTranslator, DbtCliResource, DbtProject, dbt_assets
 from packaging.version import Version
 
+from stocks_assets.adapters.dbt_lineage import (
+    Lineage,
+    column_lineage,
+    store_lineage,
+    stored_lineage,
+)
 from stocks_assets.adapters.dbt_project import (
     DBT_EXECUTABLE,
     PROJECT_DIR,
@@ -31,6 +37,9 @@ from stocks_assets.defs.batch import Batch, is_deferred, names_tickers, tickers_
 from stocks_assets.defs.bronze import OWNERS
 from stocks_assets.defs.partitions import TICKERS
 
+# What the UI shows as column lineage.
+_LINEAGE = "dagster/column_lineage"
+_COMPILE_MODELS = ["compile", "--full-refresh", "--quiet", "--select", "resource_type:model"]
 CALENDAR = dg.AssetKey(["gold", "dim_date"])
 
 
@@ -164,10 +173,60 @@ def _build(
             dbt_environment(warehouse, run_id if tickers is not None else None),
             parse_cache(target),
         ):
+            lineage = _lineage(dbt, target)
             call = dbt.cli(command, context=context, target_path=target)
-            yield from call.stream().fetch_row_counts().fetch_column_metadata()
+            events = call.stream().fetch_row_counts()
+            for event in events.fetch_column_metadata(with_column_lineage=False):
+                yield _with_lineage(context, event, lineage)
     finally:
         shutil.rmtree(target, ignore_errors=True)
+
+
+def _lineage(dbt: Dbt, target: Path) -> Mapping[dg.AssetKey, dg.TableColumnLineage]:
+    """Return each model's column lineage, found once for a state of the project."""
+    path = ensure_manifest().with_name("lineage.json")
+    digest = project_digest()
+    manifest = json.loads(ensure_manifest().read_bytes())
+    found = stored_lineage(path, digest)
+    if found is None:
+        # The SQL of a full refresh says what columns are made of; the other, how rows are added.
+        compiling = dbt.cli(_COMPILE_MODELS, target_path=target)
+        compiling.wait()
+        found = column_lineage(manifest, target / "compiled")
+        store_lineage(path, digest, found)
+    return _lineage_by_asset(manifest, found)
+
+
+def _lineage_by_asset(
+    manifest: Mapping[str, Any], lineage: Lineage
+) -> dict[dg.AssetKey, dg.TableColumnLineage]:
+    nodes = {**manifest["nodes"], **manifest["sources"]}
+    keys = {
+        unique_id: Translator().get_asset_key(nodes[unique_id])
+        for unique_id in nodes
+        if unique_id.startswith(("model.", "source.", "snapshot."))
+    }
+    return {
+        keys[unique_id]: dg.TableColumnLineage(
+            {
+                column: [dg.TableColumnDep(keys[parent], name) for parent, name in parents]
+                for column, parents in columns.items()
+            }
+        )
+        for unique_id, columns in lineage.items()
+    }
+
+
+def _with_lineage(
+    context: dg.AssetExecutionContext,
+    event: Any,  # noqa: ANN401 # whatever dagster-dbt yields
+    lineage: Mapping[dg.AssetKey, dg.TableColumnLineage],
+) -> Any:  # noqa: ANN401
+    """Return `event`, with the lineage of its columns where it is about a model that has one."""
+    if not isinstance(event, dg.Output):
+        return event
+    columns = lineage.get(context.asset_key_for_output(event.output_name))
+    return event.with_metadata({**event.metadata, _LINEAGE: columns}) if columns else event
 
 
 def _materializations(

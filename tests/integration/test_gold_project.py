@@ -3,11 +3,13 @@
 import json
 from datetime import date
 
+import dagster as dg
 import polars as pl
 import pytest
 from gold_history import Silver, longer_bars, query, running_dbt
 
 from stocks_assets.adapters.dbt_project import PROJECT_DIR, ensure_manifest
+from stocks_assets.adapters.sources.sample import SampleSource
 from stocks_assets.domain.payloads import shape_corporate_actions, shape_daily_bars
 from stocks_assets.domain.sample_market import SampleMarket
 
@@ -100,3 +102,15 @@ def test_every_foreign_key_has_a_test_of_its_own():
     }
     assert len(keys) == 8
     assert keys <= tested
+
+
+def test_the_lineage_of_columns_reaches_the_ui(world):
+    ticker = MARKET.tickers(1)[0]
+    world.add(ticker)
+    assert world.refresh(SampleSource(MARKET, lambda: LAST), [ticker]).success
+    key = dg.AssetKey(["gold", "fct_daily_prices"])
+    event = world.instance.get_latest_materialization_event(key)
+    metadata = event.asset_materialization.metadata
+    below = metadata["dagster/column_lineage"].value.deps_by_column["open"]
+    assert below == [dg.TableColumnDep(dg.AssetKey(["staging", "int_daily_inputs"]), "open")]
+    assert metadata["dagster/row_count"].value > 500
