@@ -32,13 +32,12 @@ from stocks_assets.adapters.dbt_project import (
     parse_cache,
     project_digest,
 )
+from stocks_assets.adapters.relations import describe
 from stocks_assets.adapters.warehouse import Warehouse
 from stocks_assets.defs.batch import Batch, is_deferred, names_tickers, tickers_of
 from stocks_assets.defs.bronze import OWNERS
 from stocks_assets.defs.partitions import TICKERS
 
-# What the UI shows as column lineage.
-_LINEAGE = "dagster/column_lineage"
 _COMPILE_MODELS = ["compile", "--full-refresh", "--quiet", "--select", "resource_type:model"]
 CALENDAR = dg.AssetKey(["gold", "dim_date"])
 
@@ -174,10 +173,9 @@ def _build(
             parse_cache(target),
         ):
             lineage = _lineage(dbt, target)
-            call = dbt.cli(command, context=context, target_path=target)
-            events = call.stream().fetch_row_counts()
-            for event in events.fetch_column_metadata(with_column_lineage=False):
-                yield _with_lineage(context, event, lineage)
+            for event in dbt.cli(command, context=context, target_path=target).stream():
+                # dagster-dbt's own way to add this waits in a loop that takes a processor.
+                yield _described(context, warehouse, event, lineage)
     finally:
         shutil.rmtree(target, ignore_errors=True)
 
@@ -217,16 +215,27 @@ def _lineage_by_asset(
     }
 
 
-def _with_lineage(
+def _described(
     context: dg.AssetExecutionContext,
+    warehouse: Warehouse,
     event: Any,  # noqa: ANN401 # whatever dagster-dbt yields
     lineage: Mapping[dg.AssetKey, dg.TableColumnLineage],
 ) -> Any:  # noqa: ANN401
-    """Return `event`, with the lineage of its columns where it is about a model that has one."""
+    """Return `event`; if it is about a model, with what the UI shows: columns, lineage, rows."""
     if not isinstance(event, dg.Output):
         return event
-    columns = lineage.get(context.asset_key_for_output(event.output_name))
-    return event.with_metadata({**event.metadata, _LINEAGE: columns}) if columns else event
+    key = context.asset_key_for_output(event.output_name)
+    relation = describe(warehouse, *key.path)
+    metadata: dict[str, Any] = {
+        "dagster/column_schema": dg.TableSchema(
+            [dg.TableColumn(name, kind) for name, kind in relation.columns]
+        )
+    }
+    if relation.rows is not None:
+        metadata["dagster/row_count"] = relation.rows
+    if key in lineage:
+        metadata["dagster/column_lineage"] = lineage[key]
+    return event.with_metadata({**event.metadata, **metadata})
 
 
 def _materializations(
