@@ -100,42 +100,31 @@
             from {{ hashes }} as hashes
             where hashes.ticker = tickers.ticker
         ) as present
-    ),
-
-    restated as (
-        select *
-        from compared
-        where not is_unchanged and stored_period is not null
-    ),
-
-    still_true as (
-        select
-            restated.ticker,
-            kept.period
-        from restated
-        cross join lateral (
-            select max(rows_stored.{{ period }}) as period
-            from (
-                select
-                    hashes.period,
-                    bit_xor(bit_xor(hashes.row_hash)) over (order by hashes.period) as history_hash
-                from {{ hashes }} as hashes
-                where hashes.ticker = restated.ticker
-                group by hashes.period
-            ) as histories
-            inner join {{ this }} as rows_stored
-                on
-                    histories.period = rows_stored.{{ period }}
-                    and histories.history_hash = rows_stored.history_hash
-            where rows_stored.ticker = restated.ticker
-        ) as kept
     )
 
     select
         compared.ticker,
         case when compared.is_unchanged then compared.stored_period else still_true.period end as kept_through
     from compared
-    left join still_true on compared.ticker = still_true.ticker
+    cross join lateral (
+        select max(rows_stored.{{ period }}) as period
+        from (
+            select
+                hashes.period,
+                bit_xor(bit_xor(hashes.row_hash)) over (order by hashes.period) as history_hash
+            from {{ hashes }} as hashes
+            where hashes.ticker = compared.ticker
+            group by hashes.period
+        ) as histories
+        inner join {{ this }} as rows_stored
+            on
+                histories.period = rows_stored.{{ period }}
+                and histories.history_hash = rows_stored.history_hash
+        where
+            rows_stored.ticker = compared.ticker
+            and not compared.is_unchanged
+            and compared.stored_period is not null
+    ) as still_true
     where
         (not compared.is_unchanged or compared.present_period > compared.stored_period)
         and (compared.stored_period is not null or compared.present_period is not null);
