@@ -67,6 +67,12 @@ integration: $(VENV)/.dev ## Run the tests on real servers.
 test: lint types ## Everything that must pass: style, types, unit and integration tests.
 	@$(BIN)/pytest -n 2 --dist loadfile
 
+.PHONY: bench-shape bench-silver
+bench-shape: $(VENV)/.dev ## Measure how fast payloads are shaped.
+	@$(BIN)/python benchmarks/bench_shape.py $(ARGS)
+bench-silver: $(VENV)/.dev ## Measure silver loads against COPY and INSERT .. ON CONFLICT.
+	@$(BIN)/python benchmarks/bench_silver.py $(ARGS)
+
 .PHONY: lock
 lock: $(UV) ## Lock the requirements anew.
 	@for job in "requirements-bootstrap.in -o requirements-bootstrap.lock" "pyproject.toml --group build -o requirements.lock" \

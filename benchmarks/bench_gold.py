@@ -246,6 +246,7 @@ def longer(bars: pl.DataFrame, key: str, period: str) -> pl.DataFrame:
             pl.col("close", "adjusted_close").last(),
             pl.col("volume", "dividend_amount").sum(),
         )
+        .with_columns(pl.lit(True).alias("is_complete"))
     )
 
 
@@ -261,6 +262,7 @@ def stored(frame: pl.DataFrame, key: tuple[str, ...]) -> pl.DataFrame:
         else pl.lit("").alias("bronze_key"),
         pl.lit("bench").alias("load_id"),
         pl.lit(datetime.now(UTC)).alias("loaded_at"),
+        pl.lit(datetime.now(UTC)).alias("known_at"),
     )
 
 
@@ -282,18 +284,21 @@ def store_tomorrow(connection: psycopg.Connection, bars: pl.DataFrame) -> None:
 
 def publish_tomorrow(connection: psycopg.Connection) -> None:
     """Add the next session to silver: a daily bar, and the week and month that it moves."""
-    connection.execute("insert into silver.daily_bars table ops.bench_tomorrow")
+    columns = (
+        "session_date, open, high, low, close, adjusted_close, volume, dividend_amount, "
+        "row_version, bronze_key, load_id, loaded_at, known_at"
+    )
+    connection.execute(
+        f"insert into silver.daily_bars (ticker, split_coefficient, {columns}) "
+        f"select ticker, split_coefficient, {columns} from ops.bench_tomorrow"
+    )
     for table, key, unit in (
         ("weekly_bars", "week_start", "week"),
         ("monthly_bars", "month_start", "month"),
     ):
-        columns = (
-            "session_date, open, high, low, close, adjusted_close, volume, dividend_amount, "
-            "row_version, bronze_key, load_id, loaded_at"
-        )
         connection.execute(
-            f"insert into silver.{table} as stored (ticker, {key}, {columns}) "
-            f"select ticker, date_trunc('{unit}', session_date)::date, {columns} "
+            f"insert into silver.{table} as stored (ticker, {key}, is_complete, {columns}) "
+            f"select ticker, date_trunc('{unit}', session_date)::date, false, {columns} "
             f"from ops.bench_tomorrow on conflict (ticker, {key}) do update "
             "set session_date = excluded.session_date, close = excluded.close, "
             "adjusted_close = excluded.adjusted_close, row_version = excluded.row_version, "

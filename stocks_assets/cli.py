@@ -5,6 +5,8 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,12 +14,15 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from stocks_assets.domain.datasets import DATASETS, MARKET
 from stocks_assets.domain.planner import Priority
 from stocks_assets.domain.tickers import parse_ticker
 from stocks_assets.errors import SettingsError, StocksError
 from stocks_assets.platform import Platform
 
 if TYPE_CHECKING:
+    from stocks_assets.adapters.standings import Standing
+    from stocks_assets.adapters.warehouse import Failure
     from stocks_assets.defs.headless import Headless
 app = typer.Typer(
     help="Stock market data as software-defined assets: one command from vendor to mart.",
@@ -32,7 +37,7 @@ out = Console(file=sys.stdout, highlight=False)
 err = Console(file=sys.stderr, highlight=False)
 
 NOTHING_RAN, SOME_FAILED = 1, 3
-_SHOWN_CALLS = 25
+_SHOWN = 25
 
 TickerArguments = Annotated[list[str], typer.Argument(help="Tickers, such as AAPL or BRK.B.")]
 
@@ -55,6 +60,15 @@ def say(line: str) -> None:
     out.print(f"  {line}", soft_wrap=True, markup=False)
 
 
+def _say_all(lines: Iterable[str]) -> None:
+    """Print lines of progress, the first of them where there are many."""
+    lines = list(lines)
+    for line in lines[:_SHOWN]:
+        say(line)
+    if len(lines) > _SHOWN:
+        say(f"and {len(lines) - _SHOWN} more")
+
+
 @app.command()
 def up(
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Return once it runs.")] = False,
@@ -62,6 +76,7 @@ def up(
     """Start the servers and the UI; what runs already is left alone."""
     platform = Platform.from_settings()
     platform.require_source()
+    platform.require_universe()
     url = platform.up(say)
     out.print(f"[bold green]The UI is at {url}[/]")
     if detach:
@@ -104,7 +119,9 @@ def prepare() -> None:
 def plan() -> None:
     """Show which calls come next, what is left of the day, and when the rest is done."""
     platform = Platform.from_settings()
+    platform.require_universe()
     with platform.headless() as headless:
+        _say_all(headless.apply_universe_file().lines())
         found = platform.plan(headless.tickers())
     if found is None:
         out.print("Calls of this source cost nothing: a refresh asks for everything.")
@@ -113,10 +130,10 @@ def plan() -> None:
     if left is not None:
         out.print(f"{left} of {found.allowance.per_day} calls are left for now.")
     out.print(f"{found.describe()}.", soft_wrap=True)
-    for dataset, ticker in found.calls[:_SHOWN_CALLS]:
-        say(f"{dataset} {ticker}")
-    if len(found.calls) > _SHOWN_CALLS:
-        say(f"and {len(found.calls) - _SHOWN_CALLS} more")
+    for call in found.calls[:_SHOWN]:
+        say(str(call))
+    if len(found.calls) > _SHOWN:
+        say(f"and {len(found.calls) - _SHOWN} more")
 
 
 @tickers_app.command("add")
@@ -127,13 +144,17 @@ def tickers_add(
     ] = None,
 ) -> None:
     """Add tickers to the universe, or change their priority."""
-    wanted = [parse_ticker(ticker) for ticker in tickers]
-    with Platform.from_settings().headless() as headless:
-        added = headless.add_tickers(wanted)
-        if priority is not None:
-            headless.set_priority(wanted, priority)
+    wanted = list(dict.fromkeys(parse_ticker(ticker) for ticker in tickers))
+    platform = Platform.from_settings()
+    with platform.headless() as headless:
+        added = headless.add_tickers(wanted, priority)
         total = len(headless.tickers())
-    out.print(f"Added {len(added)} ({', '.join(added) or 'all known already'}); {total} in all.")
+        hints = platform.hints(wanted)
+        if priority is not None:
+            hints += headless.notes_on(wanted, removed=False)
+    names = ", ".join(added) or "all known already"
+    out.print(f"Added {len(added)} ({names}); {total} in all.", soft_wrap=True)
+    _say_all(hints)
 
 
 @tickers_app.command("remove")
@@ -141,17 +162,70 @@ def tickers_remove(tickers: TickerArguments) -> None:
     """Take tickers out of the universe; their data stays."""
     wanted = [parse_ticker(ticker) for ticker in tickers]
     with Platform.from_settings().headless() as headless:
-        for ticker in wanted:
-            gone = headless.remove_ticker(ticker)
-            out.print(f"{ticker}: {'removed, its data stays' if gone else 'not in the universe'}")
+        removed, held = headless.remove_tickers(wanted)
+        notes = headless.notes_on(removed, removed=True)
+    words = dict.fromkeys(removed, "removed, its data stays")
+    words |= dict.fromkeys(held, "an unfinished run needs it; remove it when that has ended")
+    for ticker in wanted:
+        out.print(f"{ticker}: {words.get(ticker, 'not in the universe')}", soft_wrap=True)
+    _say_all(notes)
 
 
 @tickers_app.command("list")
-def tickers_list() -> None:
+def tickers_list(
+    details: Annotated[
+        bool, typer.Option("--details", help="With priority, listing, and what was fetched when.")
+    ] = False,
+) -> None:
     """Print the universe, a ticker a line."""
-    with Platform.from_settings().headless() as headless:
-        for ticker in headless.tickers():
-            out.print(ticker, markup=False)
+    platform = Platform.from_settings()
+    with platform.headless() as headless:
+        tickers = headless.tickers()
+        standings = platform.standings(tickers) if details else []
+    if details:
+        _print_details(standings)
+        return
+    for ticker in tickers:
+        out.print(ticker, markup=False)
+
+
+@tickers_app.command("sync")
+def tickers_sync() -> None:
+    """Apply the universe's file now; other commands and the schedule do so as they run."""
+    platform = Platform.from_settings()
+    platform.require_universe()
+    with platform.headless() as headless:
+        if kept := headless.let_go_of_universe_file():
+            say(f"the file is gone: the {kept} tickers that it named are kept without it")
+        applied = headless.apply_universe_file()
+    out.print(applied.describe() or f"Nothing has changed; {applied.total} tickers in all.")
+    _say_all(applied.notes)
+
+
+@app.command()
+def rebuild(
+    tickers: Annotated[
+        list[str] | None, typer.Argument(help="Tickers; none: the universe.")
+    ] = None,
+) -> None:
+    """Build silver anew from bronze alone, to the same content, without asking the vendor.
+
+    Exit status: 0 all done, 3 some tickers failed and keep what they had, 1 nothing could run.
+    """
+    wanted = list(dict.fromkeys(parse_ticker(ticker) for ticker in tickers or ()))
+    platform = Platform.from_settings()
+    with platform.headless() as headless:
+        wanted = wanted or headless.tickers()
+        out.print(f"[bold]Building silver anew for {len(wanted)} tickers[/], from bronze:")
+        report = headless.rebuild(wanted, say)
+    if report.error is not None:
+        err.print(f"[bold red]error:[/] {escape(report.error)}", soft_wrap=True)
+        sys.exit(NOTHING_RAN)
+    for failure in report.failures:
+        say(f"{failure.ticker}: {failure.reason} ({failure.asset})")
+    if report.failures:
+        sys.exit(SOME_FAILED)
+    out.print("Done. Gold follows with the next refresh.")
 
 
 @app.command()
@@ -159,6 +233,9 @@ def refresh(
     tickers: Annotated[
         list[str] | None, typer.Argument(help="Tickers of the universe; none: all.")
     ] = None,
+    failed: Annotated[
+        bool, typer.Option("--failed", help="Of these just what failed or is missing.")
+    ] = False,
 ) -> None:
     """Bring tickers up to date from bronze to gold, without the UI.
 
@@ -167,7 +244,11 @@ def refresh(
     wanted = list(dict.fromkeys(parse_ticker(ticker) for ticker in tickers or ()))
     platform = Platform.from_settings()
     platform.require_source()
+    if not wanted:
+        platform.require_universe()
     with platform.headless() as headless:
+        if not wanted:
+            _apply_universe_file(headless)
         universe = headless.tickers()
         if not universe:
             raise SettingsError("there are no tickers yet; add some with: stocks tickers add AAPL")
@@ -177,7 +258,15 @@ def refresh(
             raise SettingsError(
                 f"not in the universe: {names}; add them with: stocks tickers add {names}"
             )
-        sys.exit(_refresh(platform, headless, wanted or universe))
+        wanted = wanted or universe
+        if failed:
+            backlog = platform.backlog(wanted)
+            if not backlog:
+                out.print(f"Nothing of {len(wanted)} tickers has failed or is missing.")
+                return
+            wanted = list(backlog)
+            _say_all(f"{ticker}: {'; '.join(why)}" for ticker, why in backlog.items())
+        sys.exit(_refresh(platform, headless, wanted))
 
 
 @app.command()
@@ -215,6 +304,19 @@ def demo(
     _serve(platform)
 
 
+def _apply_universe_file(headless: "Headless") -> None:
+    """Make the universe say what its file says; load the list of securities first if it has to."""
+    applied = headless.apply_universe_file()
+    if applied.lacks_listings:
+        out.print("[bold]Loading the list of securities[/], which the universe's file goes by:")
+        report = headless.load_listings(say)
+        _say_all([report.error] if report.error else [f.reason for f in report.failures])
+        if applied.describe():
+            say(applied.describe())
+        applied = headless.apply_universe_file()
+    _say_all(applied.lines())
+
+
 def _refresh(platform: Platform, headless: "Headless", tickers: list[str]) -> int:
     """Refresh `tickers`, say what came of it, and return the exit status."""
     started = time.monotonic()
@@ -229,10 +331,10 @@ def _refresh(platform: Platform, headless: "Headless", tickers: list[str]) -> in
         )
         return NOTHING_RAN
     if report.failures:
-        failed = sorted({failure.ticker for failure in report.failures})
+        failed = {failure.ticker for failure in report.failures} - {MARKET}
         out.print(f"[bold yellow]{len(failed)} of {len(tickers)} tickers failed:[/]")
         for failure in report.failures:
-            say(f"{failure.ticker}: {failure.reason} ({failure.asset})")
+            say(_tell(failure))
         return SOME_FAILED
     rest = platform.plan(tickers)
     if rest is not None and (rest.calls or rest.waiting):
@@ -242,6 +344,37 @@ def _refresh(platform: Platform, headless: "Headless", tickers: list[str]) -> in
         return 0
     out.print(f"All {len(tickers)} tickers are up to date, in {seconds:.1f} s.")
     return 0
+
+
+def _print_details(standings: Sequence["Standing"]) -> None:
+    """Print how each ticker stands, with the age of what was last fetched of each dataset."""
+    now = datetime.now(UTC)
+    datasets = [name for name in DATASETS if any(name in one.fetched for one in standings)]
+    table = Table("ticker", "priority", box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    for name in (*datasets, "failed"):
+        table.add_column(name.replace("_", "\n"), justify="right", no_wrap=True)
+    table.add_column("listing")
+    for one in standings:
+        times = [*(one.fetched.get(name) for name in datasets), one.failed_at]
+        ages = ("" if at is None else age(now - at) for at in times)
+        table.add_row(one.ticker, one.priority, *ages, one.listing)
+    out.print(table)
+    failures = [one.failure for one in standings if one.failure is not None]
+    if failures:
+        out.print("\nThe last failures, perhaps mended since:")
+        _say_all(_tell(failure) for failure in failures)
+
+
+def _tell(failure: "Failure") -> str:
+    return f"{failure.ticker or 'the market'}: {failure.reason} ({failure.asset})"
+
+
+def age(span: timedelta) -> str:
+    """Return such as `5 min`, `30 h` or `12 d`."""
+    minutes = int(span.total_seconds() // 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    return f"{minutes // 60} h" if minutes < 48 * 60 else f"{minutes // (24 * 60)} d"
 
 
 def _summarize(platform: Platform) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import dagster as dg
 
-from stocks_assets.defs import checks, jobs
+from stocks_assets.defs import checks, inbox, jobs, rebuild, universe
 from stocks_assets.defs.bronze import bronze_assets
 from stocks_assets.defs.gold import gold_assets
 from stocks_assets.defs.resources import production
@@ -20,20 +20,30 @@ warnings.filterwarnings("ignore", "Asset job refresh materializes assets with va
 
 
 def build_defs(
-    resources: Mapping[str, Any], *, tickers_per_run: int = 500, fetch_threads: int = 8
+    resources: Mapping[str, Any],
+    *,
+    tickers_per_run: int = 500,
+    fetch_threads: int = 8,
+    intraday_months: int = 0,
 ) -> dg.Definitions:
     """Return the definitions on top of `resources`."""
     return dg.Definitions(
         assets=[
-            *bronze_assets(tickers_per_run=tickers_per_run, fetch_threads=fetch_threads),
+            *bronze_assets(
+                tickers_per_run=tickers_per_run,
+                fetch_threads=fetch_threads,
+                intraday_months=intraday_months,
+            ),
+            inbox.bronze_inbox,
             *silver_assets(tickers_per_run=tickers_per_run),
             gold_assets(tickers_per_run=tickers_per_run),
         ],
-        asset_checks=[checks.every_ticker_is_refreshed],
-        jobs=[jobs.refresh_job],
+        asset_checks=[checks.every_ticker_is_refreshed, *checks.silver_checks()],
+        jobs=[jobs.refresh_job, jobs.load_job, rebuild.rebuild_job, universe.universe_job],
         schedules=[jobs.after_the_close],
+        sensors=[inbox.files_dropped],
         loggers={jobs.PROGRESS_LOGGER: jobs.progress_logger},
-        resources=resources,
+        resources={"roster": universe.roster, **resources},
         # Steps of a run share the process: a start costs more than most steps do.
         executor=dg.in_process_executor,
     )
@@ -47,4 +57,5 @@ def defs() -> dg.Definitions:
         production(),
         tickers_per_run=settings.tickers_per_run,
         fetch_threads=settings.fetch_threads,
+        intraday_months=settings.intraday_months,
     )

@@ -3,7 +3,7 @@
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
@@ -22,6 +22,8 @@ from stocks_assets.stack.embedded import EmbeddedStack
 from stocks_assets.stack.lock import in_use
 
 if TYPE_CHECKING:
+    from stocks_assets.adapters.sources.port import Source
+    from stocks_assets.adapters.standings import Standing
     from stocks_assets.adapters.warehouse import Warehouse
     from stocks_assets.defs.headless import Headless
     from stocks_assets.domain.planner import Plan
@@ -93,14 +95,9 @@ class Platform:
             warehouse = Warehouse(connections.database_url)
             with dbt_environment(warehouse, None):
                 ensure_manifest()
-            if self._no_run_of_the_ui_can_live():
-                # A run that was killed would hold its place in the queue for ever.
-                from stocks_assets.defs.headless import open_headless
-
-                os.environ.update(self._environment(connections))
-                logs = self._settings.home / "logs"
-                with open_headless(self._dagster_home, warehouse, logs) as headless:
-                    headless.fail_dead_runs(unmarked_too=True)
+            with self._open_headless(connections) as headless:
+                for line in headless.apply_universe_file().lines():
+                    progress(line)
             return self._start_dagster(connections, progress)
 
     def down(self, progress: Progress) -> None:
@@ -148,17 +145,31 @@ class Platform:
         with self._servers(progress) as connections:
             from stocks_assets.adapters.dbt_project import dbt_environment, ensure_manifest
             from stocks_assets.adapters.warehouse import Warehouse
-            from stocks_assets.defs.headless import open_headless
 
-            warehouse = Warehouse(connections.database_url)
-            with dbt_environment(warehouse, None):
+            with dbt_environment(Warehouse(connections.database_url), None):
                 ensure_manifest()
-            os.environ.update(self._environment(connections))
-            with open_headless(
-                self._dagster_home, warehouse, self._settings.home / "logs"
-            ) as headless:
-                headless.fail_dead_runs(unmarked_too=self._no_run_of_the_ui_can_live())
+            with self._open_headless(connections) as headless:
                 yield headless
+
+    @contextmanager
+    def _open_headless(self, connections: Connections) -> Iterator["Headless"]:
+        """Open Dagster's instance; runs whose process is gone are failed.
+
+        They would hold their place in the queue for ever.
+        """
+        from stocks_assets.adapters.universe_file import UniverseFile
+        from stocks_assets.adapters.warehouse import Warehouse
+        from stocks_assets.defs.headless import open_headless
+
+        os.environ.update(self._environment(connections))
+        with open_headless(
+            self._dagster_home,
+            Warehouse(connections.database_url),
+            self._settings.home / "logs",
+            UniverseFile.from_settings(self._settings),
+        ) as headless:
+            headless.fail_dead_runs(unmarked_too=self._no_run_of_the_ui_can_live())
+            yield headless
 
     def _no_run_of_the_ui_can_live(self) -> bool:
         """Tell whether runs of the UI would run here, and nothing that runs them does."""
@@ -194,15 +205,59 @@ class Platform:
 
         build_source(self._settings).close()
 
+    def require_universe(self) -> None:
+        """Insist that the universe's file, if there is one, can be read.
+
+        Raises:
+            SettingsError: it cannot, or it is not there though a setting names it.
+        """
+        from stocks_assets.adapters.universe_file import UniverseFile
+
+        UniverseFile.from_settings(self._settings).read()
+
     def plan(self, tickers: Sequence[str]) -> "Plan | None":
         """Return the plan of calls for `tickers`; None where calls cost nothing."""
         from stocks_assets.adapters.planning import make_plan
+
+        months = self._settings.intraday_months
+        with self._source() as (source, warehouse):
+            return make_plan(source, warehouse, tickers, intraday_months=months)
+
+    def backlog(self, tickers: Sequence[str]) -> Mapping[str, Sequence[str]]:
+        """Return those of `tickers` of which something failed or is missing, and why."""
+        from stocks_assets.adapters.backlog import make_backlog
+        from stocks_assets.adapters.dbt_project import project_digest
+
+        with self._source() as (source, warehouse):
+            return make_backlog(
+                source,
+                warehouse,
+                tickers,
+                intraday_months=self._settings.intraday_months,
+                gold_project=project_digest(),
+            )
+
+    def hints(self, tickers: Sequence[str]) -> list[str]:
+        """Say which of `tickers` are listed no longer, a line each."""
+        from stocks_assets.adapters.standings import Listings
+
+        listings = Listings(self.warehouse().listings())
+        return [hint for ticker in tickers if (hint := listings.hint(ticker))]
+
+    def standings(self, tickers: Sequence[str]) -> "list[Standing]":
+        """Return how each of `tickers` stands."""
+        from stocks_assets.adapters.standings import find_standings
+
+        return find_standings(self.warehouse(), tickers)
+
+    @contextmanager
+    def _source(self) -> "Iterator[tuple[Source, Warehouse]]":
         from stocks_assets.adapters.sources.build import build_source
 
         warehouse = self.warehouse()
         source = build_source(self._settings, warehouse)
         try:
-            return make_plan(source, warehouse, tickers)
+            yield source, warehouse
         finally:
             source.close()
 
@@ -337,10 +392,13 @@ class Platform:
     def _environment(self, connections: Connections) -> dict[str, str]:
         """Return what Dagster's processes need to find their way; all else is inherited."""
         storage = connections.dagster_database_url.partition("://")[2]
-        folder = self._settings.replay_dir
+        paths = {
+            "STOCKS_REPLAY_DIR": self._settings.replay_dir,
+            "STOCKS_UNIVERSE_FILE": self._settings.universe_file,
+        }
         return {
-            # Absolute: the processes work in another folder than the one that it was named in.
-            **({"STOCKS_REPLAY_DIR": str(folder)} if folder else {}),
+            # Absolute: the processes work in another folder than the one that they were named in.
+            **{name: str(path) for name, path in paths.items() if path},
             "DAGSTER_HOME": str(self._dagster_home),
             "STOCKS_HOME": str(self._settings.home),
             # With its driver named: SQLAlchemy's own choice is not what dagster-postgres can use.

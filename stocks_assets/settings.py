@@ -51,8 +51,11 @@ class Settings(BaseSettings):
     aws_region: str = Field(
         "us-east-1", validation_alias=AliasChoices("AWS_REGION", "AWS_DEFAULT_REGION")
     )
+    universe_file: Path | None = Field(None, validation_alias="STOCKS_UNIVERSE_FILE")
     ui_port: int | None = Field(None, validation_alias="STOCKS_UI_PORT", ge=1, le=65535)
     tickers_per_run: int = Field(500, validation_alias="STOCKS_TICKERS_PER_RUN", ge=1)
+    intraday_months: int = Field(0, validation_alias="STOCKS_INTRADAY_MONTHS", ge=0, le=300)
+    inbox_max_mb: int = Field(100, validation_alias="STOCKS_INBOX_MAX_MB", ge=1, le=2000)
     fetch_threads: int = Field(8, validation_alias="STOCKS_FETCH_THREADS", ge=1, le=64)
 
     @field_validator("database_url", "dagster_database_url")
@@ -95,13 +98,13 @@ class Settings(BaseSettings):
             raise ValueError("expected 3 to 63 small letters, digits, '.' or '-'")
         return value
 
-    @field_validator("home", "replay_dir")
+    @field_validator("home", "replay_dir", "universe_file")
     @classmethod
     def _is_absolute(cls, value: Path | None) -> Path | None:
         try:
             return value.expanduser().absolute() if value is not None else None
         except RuntimeError as error:
-            raise ValueError(f"expected a folder; {error}") from None
+            raise ValueError(f"expected a path; {error}") from None
 
     @field_validator("home")
     @classmethod

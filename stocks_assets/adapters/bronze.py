@@ -5,23 +5,24 @@ The bucket is the truth. The index in PostgreSQL follows it and can be made anew
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from stocks_assets.adapters.object_store import ObjectStore
 from stocks_assets.adapters.sources.port import Source
-from stocks_assets.adapters.warehouse import Warehouse
-from stocks_assets.domain.bronze_key import BronzeKey, content_hash, quarantine_key
-from stocks_assets.domain.datasets import Dataset
+from stocks_assets.adapters.warehouse import FetchJournal, Warehouse
+from stocks_assets.domain.bronze_key import BronzeKey, QuarantineKey, content_hash
+from stocks_assets.domain.datasets import DATASETS, Call, Dataset
 from stocks_assets.domain.outcomes import Data, DayQuotaSpent, Outcome, Refused, Unavailable
 from stocks_assets.errors import InvalidKeyError
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A ticker's newest object; `is_new` tells whether this fetch brought it. Sizes in bytes."""
+    """The newest object of a call; `is_new` tells whether this fetch brought it. Sizes in bytes."""
 
     ticker: str
     key: BronzeKey
@@ -64,6 +65,8 @@ class BronzeStore:
         self._store = store
         self._warehouse = warehouse
         self._identity: str | None = None
+        # Whether the bucket takes no replies: then a call would be wasted.
+        self._is_closed = False
 
     def sync_index(self, dataset: Dataset) -> list[str]:
         """Note the objects of `dataset` that are in the bucket and not yet in the index.
@@ -87,9 +90,28 @@ class BronzeStore:
         self._warehouse.index(known)
         return foreign
 
-    def newest(self, dataset: Dataset, tickers: Sequence[str]) -> Mapping[str, BronzeKey]:
-        """Return the key of the newest object of each of `tickers` that has one."""
-        return self._warehouse.newest_objects(dataset.name, tickers)
+    def newest(self, dataset: Dataset, tickers: Sequence[str]) -> Mapping[Call, BronzeKey]:
+        """Return the key of the newest object of each of `tickers`, and of each part there is."""
+        return self._warehouse.newest_objects([dataset.name], tickers)
+
+    def newest_of(
+        self, datasets: Sequence[Dataset], tickers: Sequence[str]
+    ) -> dict[str, dict[str, BronzeKey]]:
+        """Return, for each of `tickers`, its newest objects of `datasets` by payload name."""
+        found: dict[str, dict[str, BronzeKey]] = {ticker: {} for ticker in tickers}
+        newest = self._warehouse.newest_objects([dataset.name for dataset in datasets], tickers)
+        for key in sorted(newest.values(), key=lambda key: key.fetched_at):
+            found[key.ticker][key.payload_name] = key
+        return found
+
+    def timelines(
+        self, datasets: Sequence[Dataset], tickers: Sequence[str]
+    ) -> dict[str, list[BronzeKey]]:
+        """Return, for each of `tickers`, all its objects of `datasets`, the oldest first."""
+        found: dict[str, list[BronzeKey]] = {ticker: [] for ticker in tickers}
+        for key in self._warehouse.objects([dataset.name for dataset in datasets], tickers):
+            found[key.ticker].append(key)
+        return found
 
     def read(self, key: BronzeKey) -> bytes:
         """Return the reply that is kept under `key`, as it came."""
@@ -99,67 +121,95 @@ class BronzeStore:
         """Return where `key` is, as a link without any right to read it."""
         return self._store.url(str(key))
 
-    def ingest(
-        self, source: Source, dataset: Dataset, tickers: Sequence[str], *, threads: int
-    ) -> Iterator[Result]:
-        """Fetch `dataset` for `tickers` and store what is new, yielding each as it is done.
+    def quarantined(self, since: date) -> list[QuarantineKey]:
+        """Return the replies since `since` that were no data, the newest first."""
+        found = []
+        for name in DATASETS:
+            prefix = f"{QuarantineKey.prefix()}{name}/"
+            for key in self._store.keys_after(prefix, f"{prefix}{since}/"):
+                # What else people put there is theirs.
+                with suppress(InvalidKeyError):
+                    found.append(QuarantineKey.parse(key))
+        return sorted(found, key=lambda key: key.received_at, reverse=True)
 
-        A reply with the content of the ticker's newest object is not stored again. Calls are made
-        in the order of `tickers`; those for which none is left are yielded as `Waiting`.
+    def ingest(
+        self,
+        source: Source,
+        dataset: Dataset,
+        calls: Sequence[Call],
+        *,
+        threads: int,
+        decided_at: datetime | None = None,
+    ) -> Iterator[tuple[Call, Result]]:
+        """Make `calls` of `dataset` and store what is new, yielding each as it is done.
+
+        A reply with the content of the newest object of its call is not stored again. Calls are
+        made in their order. Yielded as `Waiting` are those for which none is left, and those that
+        another run makes, or has made since they were decided on, which is now unless it is given.
         """
+        decided_at = decided_at or datetime.now(UTC)
+        self._is_closed = False
         self.sync_index(dataset)
-        newest = self.newest(dataset, tickers)
+        newest = self.newest(dataset, list({call.ticker for call in calls}))
         with (
-            self._warehouse.fetch_journal() as journal,
+            self._warehouse.fetch_journal(threads, decided_at) as journal,
             ThreadPoolExecutor(threads, thread_name_prefix=dataset.name) as pool,
         ):
-            calls = [
-                pool.submit(self._fetch_one, source, dataset, ticker, newest.get(ticker))
-                for ticker in tickers
-            ]
+            made = {
+                pool.submit(self._fetch_one, source, journal, call, newest.get(call)): call
+                for call in calls
+            }
             try:
-                for call in as_completed(calls):
-                    outcome, result = call.result()
-                    if not isinstance(result, Waiting):
-                        key = result.key if isinstance(result, Stored) and result.is_new else None
-                        reason = None if isinstance(result, Stored) else result.reason
-                        journal.note(dataset.name, result.ticker, outcome, reason, key)
-                    yield result
+                for one in as_completed(made):
+                    yield made[one], one.result()
             finally:
-                for call in calls:
-                    call.cancel()
+                for one in made:
+                    one.cancel()
 
     def _fetch_one(
-        self, source: Source, dataset: Dataset, ticker: str, newest: BronzeKey | None
-    ) -> tuple[str, Result]:
-        """Return the kind of outcome, and what it came to."""
-        outcome: Outcome = source.fetch(dataset, ticker)
-        try:
-            return type(outcome).__name__, self._keep(outcome, dataset, ticker, newest)
-        except (ClientError, BotoCoreError) as error:
-            reason = f"the bucket did not take the reply: {error}"
-            return "NotStored", Failed(ticker, reason)
-
-    def _keep(
-        self, outcome: Outcome, dataset: Dataset, ticker: str, newest: BronzeKey | None
+        self,
+        source: Source,
+        journal: FetchJournal,
+        call: Call,
+        newest: BronzeKey | None,
     ) -> Result:
+        """Make `call`, keep what comes of it and note it at once: a kill costs a call a thread."""
+        with journal.only_one(call) as is_free:
+            if not is_free:
+                return Waiting(call.ticker, "another run makes this call at the same time")
+            if self._is_closed:
+                return Waiting(call.ticker, "not called: the bucket takes no replies")
+            outcome: Outcome = source.fetch(DATASETS[call.dataset], call.ticker, call.part)
+            try:
+                kind, result = type(outcome).__name__, self._keep(outcome, call, newest)
+            except (ClientError, BotoCoreError) as error:
+                kind, self._is_closed = "NotStored", True
+                result = Failed(call.ticker, f"the bucket did not take the reply: {error}")
+            if not isinstance(result, Waiting):
+                key = result.key if isinstance(result, Stored) and result.is_new else None
+                reason = None if isinstance(result, Stored) else result.reason
+                journal.note(call, kind, reason, key)
+            return result
+
+    def _keep(self, outcome: Outcome, call: Call, newest: BronzeKey | None) -> Result:
         now = datetime.now(UTC)
         match outcome:
             case Unavailable(reason):
-                return Skipped(ticker, reason)
-            case DayQuotaSpent(reason):
-                return Waiting(ticker, reason)
+                return Skipped(call.ticker, reason)
             case Refused(reason, body):
                 kind = type(outcome).__name__
-                if not body:
-                    return Failed(ticker, f"{kind}: {reason}")
-                key_of_refusal = quarantine_key(dataset.name, ticker, now, kind)
-                self._store.put_new(key_of_refusal, body, {"outcome": kind})
-                return Failed(ticker, f"{kind}: {reason}; the reply is kept as {key_of_refusal}")
+                if body:
+                    kept_as = str(QuarantineKey(call, now, kind))
+                    self._store.put_new(kept_as, body, {"outcome": kind})
+                    reason = f"{reason}; the reply is kept as {kept_as}"
+                if isinstance(outcome, DayQuotaSpent):
+                    return Waiting(call.ticker, reason)
+                return Failed(call.ticker, f"{kind}: {reason}")
             case Data(body, function):
                 digest = content_hash(body)
                 if newest is not None and newest.content_hash == digest:
-                    return Stored(ticker, newest, False, len(body), function)
-                key = BronzeKey(dataset.name, ticker, now, digest)
+                    return Stored(call.ticker, newest, False, len(body), function)
+                form = DATASETS[call.dataset].form
+                key = BronzeKey(call.dataset, call.ticker, now, digest, part=call.part, form=form)
                 self._store.put_new(str(key), body, {"function": function})
-                return Stored(ticker, key, True, len(body), function)
+                return Stored(call.ticker, key, True, len(body), function)

@@ -24,6 +24,9 @@ from stocks_assets.domain.planner import Allowance
 # risked again after so long.
 _PAUSE = timedelta(hours=1)
 _DAY_MS = int(Duration.DAY)
+# A call of the day's window that frees so soon is waited for: what was called for over some minutes
+# of yesterday frees over as many minutes of today.
+_SOON = timedelta(minutes=15)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +86,7 @@ class CallBudget:
     def take(self) -> datetime | None:
         """Count one call and return None; or return when the next is free, and count none.
 
-        Waits for the windows of second and minute, never for the day's.
+        Waits for the windows of second and minute, for the day's only if that takes minutes.
         """
         paused_until = self._paused_until()
         if paused_until is not None:
@@ -98,14 +101,21 @@ class CallBudget:
             if decision.retry_after_ms is None:
                 # Another process was counting at this moment.
                 time.sleep(random.uniform(0.002, 0.02))  # noqa: S311 # spreads, guards nothing
-            elif decision.failing_rate is not None and decision.failing_rate.interval >= _DAY_MS:
+            elif (
+                decision.failing_rate is not None
+                and decision.failing_rate.interval >= _DAY_MS
+                and decision.retry_after_ms > _SOON / timedelta(milliseconds=1)
+            ):
                 return datetime.now(UTC) + timedelta(milliseconds=decision.retry_after_ms)
             else:
                 time.sleep(decision.retry_after_ms / 1000 + random.uniform(0, 0.02))  # noqa: S311
 
-    def pause(self) -> datetime:
-        """Note that the vendor says the day is spent; return when to try again."""
-        until = datetime.now(UTC) + _PAUSE
+    def pause(self, until: datetime | None = None) -> datetime:
+        """Note that the vendor wants to be left alone until then; return when to try again.
+
+        For an hour, if it says that the day is spent and not when that ends.
+        """
+        until = until or datetime.now(UTC) + _PAUSE
         with self._warehouse.connect() as connection:
             connection.execute(
                 "insert into ops.vendor_pauses (key_digest, paused_until) values (%s, %s) "
@@ -126,8 +136,9 @@ class CallBudget:
             row = connection.execute(
                 SQL(
                     "select count(*), min(item_timestamp at time zone 'UTC') from {} "
-                    "where item_timestamp > now() at time zone 'UTC' - interval '1 day'"
-                ).format(Identifier(f"ratelimit___calls_{self._digest}"))
+                    "where item_timestamp > now() at time zone 'UTC' - interval '1 day' + %s"
+                ).format(Identifier(f"ratelimit___calls_{self._digest}")),
+                (_SOON,),
             ).fetchone()
         assert row is not None
         used, oldest = row
@@ -141,7 +152,7 @@ class CallBudget:
         return now
 
     def _paused_until(self) -> datetime | None:
-        with self._warehouse.connect() as connection:
+        with self._pool.connection() as connection:
             row = connection.execute(
                 "select paused_until from ops.vendor_pauses "
                 "where key_digest = %s and paused_until > now()",

@@ -21,8 +21,6 @@ from psycopg.sql import SQL, Identifier
 
 from stocks_assets.adapters.warehouse import Warehouse
 
-SCHEMA = "silver"
-_STAGING_PREFIX = f"{SCHEMA}_stg_"
 _POLARS_TYPES: Mapping[str, pl.DataType] = {
     "text": pl.String(),
     "date": pl.Date(),
@@ -33,79 +31,39 @@ _POLARS_TYPES: Mapping[str, pl.DataType] = {
 }
 
 
-def upsert(
+def merge(
     warehouse: Warehouse,
+    schema: str,
     table: str,
     frame: pl.DataFrame,
     primary_key: Sequence[str],
-    *,
-    whole_tickers: Sequence[str] = (),
 ) -> None:
-    """Merge `frame` into `silver.<table>` by its key; a row that says nothing new stays as it is.
+    """Merge `frame` into `<schema>.<table>` by its key. The caller lets one merge run at a time.
 
-    A row says nothing new if its `row_version` is what is stored, or each of its values where the
-    table has no such column. The frame has each column of the table, in its type, and no key twice.
-    Of `whole_tickers` the frame has all rows there are: those stored beyond them are deleted, so
-    that histories of two payloads do not mix. One load runs at a time.
+    The frame has each column of the table, in its type, and no key twice. A row that says nothing
+    new stays as it is: its `row_version` is what is stored, or each of its values where the table
+    has no such column.
 
     Raises:
         TypeError: the frame's columns are not the table's.
     """
+    if frame.is_empty():
+        return
     folder = Path(tempfile.mkdtemp(prefix="stocks-load-"))
     try:
-        with warehouse.lock("silver load"):
-            if not frame.is_empty():
-                _sweep_staging(warehouse)
-                rows = _as_arrow(warehouse, table, frame.sort(primary_key))
-                _run(warehouse, table, rows, primary_key, folder)
-            if whole_tickers:
-                _delete_beyond(warehouse, table, frame, primary_key, whole_tickers)
+        _sweep_staging(warehouse, schema)
+        rows = _as_arrow(warehouse, schema, table, frame.sort(primary_key))
+        _run(warehouse, f"{schema}.{table}", rows, primary_key, folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _delete_beyond(
-    warehouse: Warehouse,
-    table: str,
-    frame: pl.DataFrame,
-    primary_key: Sequence[str],
-    tickers: Sequence[str],
-) -> None:
-    """Delete what is stored of `tickers` and is not in `frame`; the key is more than the ticker.
-
-    After the merge each row of the frame is stored, so equal counts say that nothing else is.
-    """
-    given = dict(frame.group_by("ticker").len().iter_rows())
-    name = Identifier(SCHEMA, table)
-    with warehouse.connect() as connection:
-        stored = connection.execute(
-            SQL("select ticker, count(*) from {} where ticker = any(%s) group by 1").format(name),
-            (list(tickers),),
-        ).fetchall()
-        rest = [column for column in primary_key if column != "ticker"]
-        statement = SQL(
-            "delete from {table} stored where ticker = %s and not exists (select from "
-            "unnest({arrays}) as given ({columns}) where ({stored}) = ({given}))"
-        ).format(
-            table=name,
-            arrays=SQL(", ").join(
-                SQL("%s::date[]" if frame.schema[column] == pl.Date else "%s::text[]")
-                for column in rest
-            ),
-            columns=SQL(", ").join(map(Identifier, rest)),
-            stored=SQL(", ").join(Identifier("stored", column) for column in rest),
-            given=SQL(", ").join(Identifier("given", column) for column in rest),
-        )
-        for ticker in [ticker for ticker, count in stored if count > given.get(ticker, 0)]:
-            keys = frame.filter(pl.col("ticker") == ticker)
-            connection.execute(statement, (ticker, *(keys[column].to_list() for column in rest)))
-
-
 def _run(
-    warehouse: Warehouse, table: str, rows: pa.Table, primary_key: Sequence[str], folder: Path
+    warehouse: Warehouse, target: str, rows: pa.Table, primary_key: Sequence[str], folder: Path
 ) -> None:
+    schema, table = target.split(".")
     load = uuid.uuid4().hex[:12]
-    staging = f"{_STAGING_PREFIX}{load}"
+    staging = f"{_staging_prefix(schema)}{load}"
     # Without this dlt asks the destination for a schema and a state that we do not keep there.
     dlt.config["restore_from_destination"] = False
     dlt.config["runtime.dlthub_telemetry"] = False
@@ -117,7 +75,7 @@ def _run(
         destination=dlt.destinations.postgres(
             _credentials(warehouse), staging_dataset_name_layout=staging
         ),
-        dataset_name=SCHEMA,
+        dataset_name=schema,
     )
     disposition: TUpsertStrategyDict = {
         "disposition": "merge",
@@ -137,14 +95,19 @@ def _run(
         connection.execute(SQL("drop schema if exists {} cascade").format(Identifier(staging)))
 
 
-def _sweep_staging(warehouse: Warehouse) -> None:
+def _staging_prefix(schema: str) -> str:
+    return f"{schema}_stg_"
+
+
+def _sweep_staging(warehouse: Warehouse, schema: str) -> None:
     """Drop what killed loads left; the lock says that none is running."""
     with warehouse.connect() as connection:
         schemas = connection.execute(
-            "select nspname from pg_namespace where starts_with(nspname, %s)", (_STAGING_PREFIX,)
+            "select nspname from pg_namespace where starts_with(nspname, %s)",
+            (_staging_prefix(schema),),
         ).fetchall()
-        for (schema,) in schemas:
-            connection.execute(SQL("drop schema {} cascade").format(Identifier(schema)))
+        for (name,) in schemas:
+            connection.execute(SQL("drop schema {} cascade").format(Identifier(name)))
 
 
 def _credentials(warehouse: Warehouse) -> dict[str, object]:
@@ -165,7 +128,7 @@ def _credentials(warehouse: Warehouse) -> dict[str, object]:
         }
 
 
-def _as_arrow(warehouse: Warehouse, table: str, frame: pl.DataFrame) -> pa.Table:
+def _as_arrow(warehouse: Warehouse, schema: str, table: str, frame: pl.DataFrame) -> pa.Table:
     """Return `frame` with the table's own types and its NOT NULLs.
 
     Raises:
@@ -174,8 +137,8 @@ def _as_arrow(warehouse: Warehouse, table: str, frame: pl.DataFrame) -> pa.Table
     with warehouse.connect() as connection:
         columns = connection.execute(
             "select column_name, data_type, is_nullable = 'YES' from information_schema.columns "
-            "where table_schema = %s and table_name = %s",
-            (SCHEMA, table),
+            "where table_schema = %s and table_name = %s and is_generated = 'NEVER'",
+            (schema, table),
         ).fetchall()
     nullable = {name: is_nullable for name, _, is_nullable in columns}
     expected = {name: _POLARS_TYPES[data_type] for name, data_type, _ in columns}
@@ -188,7 +151,7 @@ def _as_arrow(warehouse: Warehouse, table: str, frame: pl.DataFrame) -> pa.Table
             if frame.schema[name] != expected[name]
         ]
         raise TypeError(
-            f"a frame for {SCHEMA}.{table} does not fit: "
+            f"a frame for {schema}.{table} does not fit: "
             f"missing {missing}, not in the table {extra}, of another type {wrong}"
         )
     rows = frame.to_arrow()

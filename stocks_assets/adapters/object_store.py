@@ -5,10 +5,12 @@ import gzip
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Self
 from urllib.parse import quote
 
 import boto3
+from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -28,6 +30,9 @@ _CONFIG = Config(
 _IDENTITY_KEY = "stocks-bucket-identity.gz"
 _ALREADY_THERE = ("PreconditionFailed", "ConditionalRequestConflict", "412")
 _NOT_THERE = ("404", "NoSuchBucket", "NotFound")
+_CHANGED = ("PreconditionFailed", "412", "NoSuchKey", "NotFound", "404")
+# In one request up to the size from which S3 wants parts.
+_COPY = TransferConfig(multipart_threshold=5 * 1024**3, use_threads=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +47,16 @@ class S3Location:
 
     def __repr__(self) -> str:
         return f"S3Location({self.endpoint_url!r})"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An object as a listing has it: another content has another `etag`; `size` in bytes."""
+
+    key: str
+    etag: str
+    size: int
+    modified_at: datetime
 
 
 class ObjectStore:
@@ -113,7 +128,7 @@ class ObjectStore:
                 Bucket=self.bucket,
                 Key=key,
                 Body=gzip.compress(body, compresslevel=6, mtime=0),
-                ContentType="application/json",
+                ContentType="text/csv" if ".csv." in key else "application/json",
                 ContentEncoding="gzip",
                 Metadata=dict(metadata),
                 IfNoneMatch="*",
@@ -141,3 +156,65 @@ class ObjectStore:
         for page in pages:
             for entry in page.get("Contents", ()):
                 yield entry["Key"]
+
+    # Objects that others put here, as they are
+
+    def entries(self, prefix: str) -> Iterator[Entry]:
+        """Yield the objects whose keys have `prefix`, in the order of their keys."""
+        pages = self._client.get_paginator("list_objects_v2").paginate(
+            Bucket=self.bucket, Prefix=prefix
+        )
+        for page in pages:
+            for entry in page.get("Contents", ()):
+                yield Entry(entry["Key"], entry["ETag"], entry["Size"], entry["LastModified"])
+
+    def read_raw(self, entry: Entry) -> bytes | None:
+        """Return the content of `entry`; None if it has been replaced or removed since."""
+        try:
+            found = self._client.get_object(Bucket=self.bucket, Key=entry.key, IfMatch=entry.etag)
+        except ClientError as error:
+            if _has_changed(error):
+                return None
+            raise
+        return found["Body"].read()
+
+    def put_text(self, key: str, text: str) -> None:
+        """Store `text` under `key` for people to read, in place of what is there."""
+        self._client.put_object(
+            Bucket=self.bucket,
+            Key=key,
+            Body=text.encode(),
+            ContentType="text/plain; charset=utf-8",
+        )
+
+    def copy(self, entry: Entry, to: str) -> bool:
+        """Copy `entry` to the key `to`; tell whether it was still there with its content."""
+        try:
+            self._client.copy(
+                {"Bucket": self.bucket, "Key": entry.key},
+                self.bucket,
+                to,
+                ExtraArgs={"CopySourceIfMatch": entry.etag},
+                Config=_COPY,
+            )
+        except ClientError as error:
+            if _has_changed(error):
+                return False
+            raise
+        return True
+
+    def remove(self, entry: Entry) -> bool:
+        """Remove `entry`; tell whether it was still there with its content, or else leave it."""
+        try:
+            # Not every store heeds the condition of a removal.
+            self._client.head_object(Bucket=self.bucket, Key=entry.key, IfMatch=entry.etag)
+            self._client.delete_object(Bucket=self.bucket, Key=entry.key, IfMatch=entry.etag)
+        except ClientError as error:
+            if _has_changed(error):
+                return False
+            raise
+        return True
+
+
+def _has_changed(error: ClientError) -> bool:
+    return error.response["Error"]["Code"] in _CHANGED

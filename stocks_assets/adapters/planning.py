@@ -1,16 +1,20 @@
 """The plan of calls, made from what is stored and what is left."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 
 from stocks_assets.adapters.sources.port import Source
 from stocks_assets.adapters.warehouse import Warehouse
-from stocks_assets.domain.datasets import DATASETS
+from stocks_assets.domain.calendar import NEW_YORK
+from stocks_assets.domain.datasets import DATASETS, MARKET, Call, Dataset, parts_of
+from stocks_assets.domain.listings import delisted_since
 from stocks_assets.domain.planner import Plan, Priority, Want, plan_calls
 
 
-def make_plan(source: Source, warehouse: Warehouse, tickers: Sequence[str]) -> Plan | None:
-    """Return the plan for all datasets of `tickers`; None where calls cost nothing.
+def make_plan(
+    source: Source, warehouse: Warehouse, tickers: Sequence[str], *, intraday_months: int
+) -> Plan | None:
+    """Return the plan for all datasets of the market and of `tickers`; None where calls are free.
 
     Steps of one run that each make the plan and then their own part of its calls keep to one plan:
     what a step has called for is fresh to the next, and gone from the allowance.
@@ -18,12 +22,28 @@ def make_plan(source: Source, warehouse: Warehouse, tickers: Sequence[str]) -> P
     allowance = source.allowance()
     if allowance is None:
         return None
+    now = datetime.now(UTC)
     fetches, priorities = warehouse.fetches(), warehouse.priorities()
+    delisted = delisted_since(warehouse.listings())
     wants = (
-        Want(
-            dataset, ticker, priorities.get(ticker, Priority.NORMAL), fetches.get((dataset, ticker))
-        )
-        for ticker in tickers
-        for dataset in DATASETS
+        Want(call, _priority(call, priorities), fetches.get(call), delisted.get(call.ticker))
+        for dataset in DATASETS.values()
+        if source.offers(dataset)
+        for call in calls_for(dataset, tickers, now, intraday_months)
     )
-    return plan_calls(wants, datetime.now(UTC), allowance)
+    return plan_calls(wants, now, allowance)
+
+
+def calls_for(
+    dataset: Dataset, tickers: Sequence[str], now: datetime, intraday_months: int
+) -> Iterator[Call]:
+    """Yield the calls that keep all of `dataset` up to date, for `tickers` or for the market."""
+    parts = parts_of(dataset, now.astimezone(NEW_YORK).date(), intraday_months)
+    for ticker in (MARKET,) if dataset.is_of_market else tickers:
+        for part in parts:
+            yield Call(dataset.name, ticker, part)
+
+
+def _priority(call: Call, priorities: Mapping[str, Priority]) -> Priority:
+    # The list of securities says what is worth asking for at all.
+    return Priority.HIGH if call.ticker == MARKET else priorities.get(call.ticker, Priority.NORMAL)

@@ -1,43 +1,66 @@
-"""Silver: bronze objects shaped into typed frames and loaded, many tickers a load."""
+"""Silver: bronze objects shaped into typed frames and merged, many tickers a load.
 
-import uuid
+Each object of a ticker is loaded once, in the order in which the objects came, so that what was
+known when does not depend on when silver ran.
+"""
+
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
+from dataclasses import dataclass, field, replace
+from datetime import date
+from typing import TypeVar
 
 import polars as pl
 from botocore.exceptions import BotoCoreError, ClientError
 
 from stocks_assets.adapters import loader
 from stocks_assets.adapters.bronze import BronzeStore, Failed, Skipped, Waiting
-from stocks_assets.adapters.warehouse import SilverLoad, Warehouse
+from stocks_assets.adapters.silver_store import SCHEMA, Origin, SilverStore
+from stocks_assets.adapters.warehouse import RejectedRow, SilverLoad, Warehouse
 from stocks_assets.domain.bronze_key import BronzeKey
 from stocks_assets.domain.calendar import exchange_calendar_frame
+from stocks_assets.domain.datasets import DROPPED
 from stocks_assets.domain.payloads import Shaped, SilverTable
 from stocks_assets.errors import PayloadError
 
-# Bounds memory: full daily histories of so many tickers are about a quarter of a million rows.
+# Bounds memory: full daily histories of so many tickers are about half a million rows.
 _TICKERS_PER_LOAD = 100
 _DOWNLOADS_AT_ONCE = 8
 # What a missing, truncated or damaged object comes to.
 _UNREADABLE = (BotoCoreError, ClientError, OSError, EOFError, zlib.error)
 _CALENDAR_START = date(1960, 1, 1)
+# A payload is refused whole if so many of its rows, and more than half of them, break a rule.
+_MANY_REJECTED = 5
+
+# The objects that a ticker's rows come from, by the name of the payload.
+Objects = Mapping[str, BronzeKey]
+_Item = TypeVar("_Item")
+_Made = TypeVar("_Made")
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What a silver table now holds of a ticker from its newest objects."""
+    """What a silver table now holds of a ticker; `changes` counts rows by what became of them."""
 
     load: SilverLoad
-    rejected_by_rule: Mapping[str, int] = field(default_factory=dict)
+    read: Sequence[str] = field(default=(), repr=False)
+    rejected_rows: Sequence[RejectedRow] = field(default=(), repr=False)
+    changes: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def rejected_by_rule(self) -> Mapping[str, int]:
+        """How many rows broke each rule."""
+        return Counter(rule for row in self.rejected_rows for rule in row.rules)
 
     @property
     def ticker(self) -> str:
         """The ticker."""
         return self.load.ticker
+
+
+Result = Loaded | Skipped | Failed | Waiting
 
 
 def load(
@@ -47,131 +70,332 @@ def load(
     tickers: Sequence[str],
     *,
     only_stale: bool,
-) -> Iterator[Loaded | Skipped | Failed | Waiting]:
-    """Load `table` for `tickers` from their newest bronze objects, yielding each as it is done.
+    accept_shorter: bool = False,
+) -> Iterator[Result]:
+    """Load `table` for `tickers` from bronze, yielding each ticker as it is done.
 
-    With `only_stale`, a ticker that is loaded from these very objects already is passed over.
-    A ticker whose payload cannot be read fails alone; a load that fails takes its tickers with it.
+    With `only_stale`, the objects since the last load are loaded in their order, and a ticker that
+    has none is passed over; without it, the newest ones are loaded, again if need be. A ticker
+    whose payload cannot be read or believed fails alone; a load that fails takes its tickers with
+    it.
     """
     for dataset in table.inputs:
         bronze.sync_index(dataset)
+    steps: list[_Step] = []
     for start in range(0, len(tickers), _TICKERS_PER_LOAD):
-        yield from _load_some(
-            bronze, warehouse, table, tickers[start : start + _TICKERS_PER_LOAD], only_stale
+        batch = tickers[start : start + _TICKERS_PER_LOAD]
+        newest = bronze.newest_of(table.inputs, batch)
+        yield from _explain_lack(
+            warehouse, table, [ticker for ticker in batch if not newest[ticker]], only_stale
         )
+        steps += _steps(bronze, warehouse, table, newest, only_stale=only_stale)
+    loading = _Loading(bronze, warehouse, SilverStore(warehouse), table, accept_shorter)
+    yield from loading.run(steps)
+
+
+def rebuild(
+    bronze: BronzeStore, warehouse: Warehouse, table: SilverTable, tickers: Sequence[str]
+) -> Iterator[Result]:
+    """Build `table` and its history for `tickers` anew from all objects in bronze.
+
+    The result takes the place of what was stored when all tickers are done; a ticker that fails
+    keeps what it has.
+    """
+    for dataset in table.inputs:
+        bronze.sync_index(dataset)
+    steps = []
+    for start in range(0, len(tickers), _TICKERS_PER_LOAD):
+        timelines = bronze.timelines(table.inputs, tickers[start : start + _TICKERS_PER_LOAD])
+        steps += _in_steps(table, {t: (line, {}) for t, line in timelines.items() if line})
+    live = SilverStore(warehouse)
+    with live.shadow(table) as store:
+        loading = _Loading(bronze, warehouse, store, table, accept_shorter=True, is_rebuild=True)
+        results = list(loading.run(steps))
+        loaded = [result for result in results if isinstance(result, Loaded)]
+        live.take_over(table, [result.ticker for result in loaded])
+    _record(warehouse, table, loaded)
+    yield from results
 
 
 def load_exchange_calendar(warehouse: Warehouse, today: date) -> pl.DataFrame:
     """Load `silver.exchange_calendar` from 1960 to the end of next year, and return it."""
     frame = exchange_calendar_frame(_CALENDAR_START, date(today.year + 1, 12, 31))
-    loader.upsert(warehouse, "exchange_calendar", frame, ["calendar_date"])
+    with warehouse.lock(f"{SCHEMA} load"):
+        loader.merge(warehouse, SCHEMA, "exchange_calendar", frame, ["calendar_date"])
     return frame
 
 
-def _load_some(
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """One load: for each ticker the objects to read, and those that it is then loaded from.
+
+    `last_for` are the tickers that have no further step.
+    """
+
+    read: Mapping[str, Objects]
+    loaded_from: Mapping[str, Objects]
+    last_for: frozenset[str]
+
+
+def _steps(
     bronze: BronzeStore,
     warehouse: Warehouse,
     table: SilverTable,
-    tickers: Sequence[str],
+    newest: Mapping[str, Objects],
+    *,
     only_stale: bool,
-) -> Iterator[Loaded | Skipped | Failed | Waiting]:
-    newest = {dataset.name: bronze.newest(dataset, tickers) for dataset in table.inputs}
-    not_had = [warehouse.unavailable(dataset.name, tickers) for dataset in table.inputs]
-    done = warehouse.silver_loads(table.name, tickers) if only_stale else {}
-    work: dict[str, dict[str, BronzeKey]] = {}
-    for ticker in tickers:
-        keys = {
-            name: by_ticker[ticker] for name, by_ticker in newest.items() if ticker in by_ticker
-        }
-        if not keys:
-            names = " or ".join(f"bronze/{dataset.name}" for dataset in table.inputs)
-            if all(ticker in unavailable for unavailable in not_had):
-                yield Skipped(ticker, f"the source has nothing for {names}")
-            elif only_stale:
-                yield Waiting(ticker, f"{names} has no object of {ticker}")
-            else:
-                yield Failed(ticker, f"{names} has no object of {ticker}; materialize that first")
-        elif ticker not in done or done[ticker].bronze_keys != [str(k) for k in keys.values()]:
-            work[ticker] = keys
-
-    shaped: dict[str, Shaped] = {}
-    with ThreadPoolExecutor(_DOWNLOADS_AT_ONCE, thread_name_prefix="download") as pool:
-        payloads = pool.map(lambda keys: _download(bronze, keys), work.values())
-        for ticker, payload in zip(work, payloads, strict=True):
-            try:
-                if isinstance(payload, Exception):
-                    raise payload
-                shaped[ticker] = table.shape(ticker, payload)
-            except (PayloadError, *_UNREADABLE) as error:
-                yield Failed(ticker, f"{error} ({' '.join(_texts(work[ticker]).values())})")
-    if not shaped:
-        return
-
-    frames = [
-        part.rows.select(
-            *table.columns,
-            pl.col("dataset").replace_strict(_texts(work[ticker])).alias("bronze_key"),
-        )
-        for ticker, part in shaped.items()
-    ]
-    loader.upsert(
-        warehouse,
-        table.name,
-        _with_provenance(pl.concat(frames), table),
-        table.primary_key,
-        whole_tickers=[ticker for ticker, part in shaped.items() if _says_all(part, table)],
-    )
-    loads = {
-        ticker: _describe(ticker, work[ticker], part, table) for ticker, part in shaped.items()
+) -> list[_Step]:
+    """Return the loads that bring the tickers of one batch up to their newest objects."""
+    having = {ticker: objects for ticker, objects in newest.items() if objects}
+    if not only_stale:
+        return [_Step(having, having, frozenset(having))] if having else []
+    done = {
+        ticker: set(load.bronze_keys)
+        for ticker, load in warehouse.silver_loads(table.name, list(having)).items()
     }
-    warehouse.record_silver_loads(
-        table.name,
-        loads.values(),
-        (
-            (ticker, str(work[ticker][row["dataset"]]), row["row_values"], row["rules"])
-            for ticker, part in shaped.items()
-            for row in part.rejected.iter_rows(named=True)
-        ),
-    )
-    for ticker, part in shaped.items():
+    stale = [t for t, objects in having.items() if done.get(t) != set(_texts(objects))]
+    timelines = bronze.timelines(table.inputs, stale) if stale else {}
+    pending = {}
+    for ticker, line in timelines.items():
+        loaded = [key for key in line if str(key) in done.get(ticker, ())]
+        since = max((key.fetched_at for key in loaded), default=None)
+        # Without a known object to go on from, as in another bucket, all of them are new.
+        new = [key for key in line if since is None or key.fetched_at > since]
+        pending[ticker] = (
+            [key for key in new if str(key) not in done.get(ticker, ())],
+            {key.payload_name: key for key in loaded},
+        )
+    return _in_steps(table, pending)
+
+
+def _in_steps(
+    table: SilverTable,
+    pending: Mapping[str, tuple[Sequence[BronzeKey], Objects]],
+) -> list[_Step]:
+    """Put the objects that are to be loaded into steps; a step has one of each payload at most."""
+    rounds = {
+        ticker: list(_rounds(table, line, before)) for ticker, (line, before) in pending.items()
+    }
+    steps = []
+    for number in range(max(map(len, rounds.values()), default=0)):
+        now = {ticker: made[number] for ticker, made in rounds.items() if number < len(made)}
+        steps.append(
+            _Step(
+                {ticker: read for ticker, (read, _) in now.items()},
+                {ticker: state for ticker, (_, state) in now.items()},
+                frozenset(ticker for ticker in now if number == len(rounds[ticker]) - 1),
+            )
+        )
+    return steps
+
+
+def _rounds(
+    table: SilverTable, line: Sequence[BronzeKey], before: Objects
+) -> Iterator[tuple[Objects, Objects]]:
+    """Yield what to read and what is then loaded, for each group of objects of different names."""
+    state, group = dict(before), dict[str, BronzeKey]()
+
+    def read() -> Objects:
+        # Rows of one month do not depend on those of another; other tables need all inputs.
+        return dict(group) if table.is_in_parts else dict(state)
+
+    for key in line:
+        if key.payload_name in group:
+            yield read(), dict(state)
+            group = {}
+        group[key.payload_name] = state[key.payload_name] = key
+    if group:
+        yield read(), dict(state)
+
+
+@dataclass(frozen=True, slots=True)
+class _Loading:
+    """The steps of one call, one after the other."""
+
+    bronze: BronzeStore
+    warehouse: Warehouse
+    store: SilverStore
+    table: SilverTable
+    accept_shorter: bool
+    is_rebuild: bool = False
+
+    def run(self, steps: Sequence[_Step]) -> Iterator[Loaded | Failed]:
+        """Yield each ticker after its last step; the next step is shaped while one is merged."""
+        totals: dict[str, Counter[str]] = {}
+        for step, shaped in _one_ahead(self._shape, steps):
+            for result in self._merge(step, shaped):
+                total = totals.setdefault(result.ticker, Counter())
+                if isinstance(result, Loaded):
+                    total.update(result.changes)
+                if result.ticker in step.last_for:
+                    yield replace(result, changes=total) if isinstance(result, Loaded) else result
+
+    def _shape(self, step: _Step) -> tuple[_Step, dict[str, Shaped | str]]:
+        """Return, for each ticker, its rows, or why there are none."""
+        with ThreadPoolExecutor(_DOWNLOADS_AT_ONCE, thread_name_prefix="download") as pool:
+            payloads = dict(
+                zip(step.read, pool.map(self._download, step.read.values()), strict=True)
+            )
+        readable = {t: p for t, p in payloads.items() if not isinstance(p, str)}
+        shaped: dict[str, Shaped | str] = {t: p for t, p in payloads.items() if isinstance(p, str)}
+        for ticker, part in self.table.shape_many(readable).items():
+            shaped[ticker] = _believable(part)
+        return step, shaped
+
+    def _download(self, objects: Objects) -> dict[str, bytes] | str:
+        """Return the payloads, or what went wrong: an exception would end the whole map."""
+        try:
+            return {name: self.bronze.read(key) for name, key in objects.items()}
+        except _UNREADABLE as error:
+            return str(error)
+
+    def _merge(self, step: _Step, shaped: Mapping[str, Shaped | str]) -> Iterator[Loaded | Failed]:
+        failed = {ticker: part for ticker, part in shaped.items() if isinstance(part, str)}
+        good = {ticker: part for ticker, part in shaped.items() if not isinstance(part, str)}
+        if good:
+            merged = self.store.merge(
+                self.table,
+                pl.concat(
+                    [_with_origins(part.rows, step.read[t], self.table) for t, part in good.items()]
+                ),
+                {t: _newest(step.read[t]) for t, part in good.items() if self._says_all(part)},
+                accept_shorter=self.accept_shorter,
+            )
+            failed |= merged.refused
+            good = {ticker: part for ticker, part in good.items() if ticker not in merged.refused}
+            loaded = self._describe(step, good, merged.changes.by_ticker())
+            if not self.is_rebuild:
+                _record(self.warehouse, self.table, loaded)
+            yield from loaded
+        for ticker, reason in failed.items():
+            yield Failed(ticker, f"{reason} ({' '.join(_texts(step.read[ticker]))})")
+        self.warehouse.record_refused_objects(
+            self.table.name,
+            [
+                (ticker, text, reason)
+                for ticker, reason in failed.items()
+                for text in _texts(step.read[ticker])
+            ],
+        )
+
+    def _describe(
+        self,
+        step: _Step,
+        good: Mapping[str, Shaped],
+        changes: Mapping[str, Mapping[str, int]],
+    ) -> list[Loaded]:
+        loads = {
+            ticker: _describe(ticker, step.loaded_from[ticker], part, self.table)
+            for ticker, part in good.items()
+        }
+        if self.table.is_in_parts:
+            extents = self.store.extents(self.table, list(loads))
+            for ticker, extent in extents.items():
+                loads[ticker] = replace(loads[ticker], **extent._asdict())
+        return [
+            Loaded(
+                loads[ticker],
+                _texts(step.read[ticker]),
+                [
+                    RejectedRow(
+                        ticker,
+                        str(step.read[ticker][row["dataset"]]),
+                        row["row_values"],
+                        row["rules"],
+                    )
+                    for row in part.rejected.iter_rows(named=True)
+                ],
+                changes.get(ticker, {}),
+            )
+            for ticker, part in good.items()
+        ]
+
+    def _says_all(self, part: Shaped) -> bool:
+        """Tell whether rows that `part` has not are gone.
+
+        Not where a row was rejected: what it meant is not known. In the list of the market such
+        rows are of securities that are no ticker.
+        """
+        has_all = part.rejected.is_empty() or self.table.is_of_market
+        return self.table.date_column is not None and part.is_whole and has_all
+
+
+def _record(warehouse: Warehouse, table: SilverTable, loaded: Sequence[Loaded]) -> None:
+    rejected = [row for result in loaded for row in result.rejected_rows]
+    read = [key for result in loaded for key in result.read]
+    warehouse.record_silver_loads(table.name, [r.load for r in loaded], rejected, read)
+
+
+def _believable(part: Shaped | PayloadError) -> Shaped | str:
+    if isinstance(part, PayloadError):
+        return str(part)
+    rejected, good = part.rejected.height, part.rows.height
+    if rejected >= _MANY_REJECTED and rejected > good:
         rules = Counter(rule for rules in part.rejected["rules"] for rule in rules)
-        yield Loaded(loads[ticker], rules)
+        broken = ", ".join(f"{rule} {count}" for rule, count in rules.most_common(3))
+        return f"{rejected} of {rejected + good} rows break a rule ({broken}): none is loaded"
+    return part
 
 
-def _says_all(part: Shaped, table: SilverTable) -> bool:
-    """Tell whether rows that `part` has not are gone: not where one of its rows was rejected."""
-    return table.date_column is not None and part.is_whole and part.rejected.is_empty()
+def _one_ahead(make: Callable[[_Item], _Made], items: Iterable[_Item]) -> Iterator[_Made]:
+    """Yield what `make` makes of each item, at work on the next one while one is used."""
+    with ThreadPoolExecutor(1, thread_name_prefix="shape") as worker:
+        ahead = None
+        for item in items:
+            following = worker.submit(make, item)
+            if ahead is not None:
+                yield ahead.result()
+            ahead = following
+        if ahead is not None:
+            yield ahead.result()
 
 
-def _download(bronze: BronzeStore, keys: Mapping[str, BronzeKey]) -> dict[str, bytes] | Exception:
-    """Return the payloads, or what went wrong: an exception would end the whole map."""
-    try:
-        return {name: bronze.read(key) for name, key in keys.items()}
-    except _UNREADABLE as error:
-        return error
+def _explain_lack(
+    warehouse: Warehouse, table: SilverTable, tickers: Sequence[str], only_stale: bool
+) -> Iterator[Skipped | Failed | Waiting]:
+    """Say of tickers without any object whether there will never be one, not yet, or should be."""
+    if not tickers or (only_stale and table.is_in_parts):
+        return  # parts are fetched for those who want them
+    asked = [dataset.name for dataset in table.inputs if dataset.name not in DROPPED]
+    names = " or ".join(f"bronze/{name}" for name in asked)
+    not_had = [warehouse.unavailable(name, tickers) for name in asked]
+    for ticker in tickers:
+        if all(ticker in unavailable for unavailable in not_had):
+            yield Skipped(ticker, f"the source has nothing for {names}")
+        elif only_stale:
+            yield Waiting(ticker, f"{names} has no object of {ticker}")
+        else:
+            yield Failed(ticker, f"{names} has no object of {ticker}; materialize that first")
 
 
-def _texts(keys: Mapping[str, BronzeKey]) -> dict[str, str]:
-    return {dataset: str(key) for dataset, key in keys.items()}
-
-
-def _with_provenance(frame: pl.DataFrame, table: SilverTable) -> pl.DataFrame:
-    values = [name for name in table.columns if name not in table.primary_key]
-    return frame.with_columns(
-        pl.struct(values).hash(seed=0).reinterpret(signed=True).alias("row_version"),
-        pl.lit(uuid.uuid4().hex).alias("load_id"),
-        pl.lit(datetime.now(UTC)).cast(pl.Datetime("us", "UTC")).alias("loaded_at"),
+def _with_origins(rows: pl.DataFrame, objects: Objects, table: SilverTable) -> pl.DataFrame:
+    """Say of each row which object it is from, and when that came."""
+    keys = {name: str(key) for name, key in objects.items()}
+    times = {name: key.fetched_at for name, key in objects.items()}
+    return rows.select(
+        *table.columns,
+        pl.col("dataset").replace_strict(keys, return_dtype=pl.String).alias("bronze_key"),
+        pl.col("dataset")
+        .replace_strict(times, return_dtype=pl.Datetime("us", "UTC"))
+        .alias("known_at"),
     )
 
 
-def _describe(
-    ticker: str, keys: Mapping[str, BronzeKey], part: Shaped, table: SilverTable
-) -> SilverLoad:
+def _newest(objects: Objects) -> Origin:
+    key = max(objects.values(), key=lambda key: key.fetched_at)
+    return Origin(str(key), key.fetched_at)
+
+
+def _texts(objects: Objects) -> list[str]:
+    return [str(key) for key in objects.values()]
+
+
+def _describe(ticker: str, objects: Objects, part: Shaped, table: SilverTable) -> SilverLoad:
     dates = part.rows[table.date_column] if table.date_column else pl.Series(dtype=pl.Date)
     first, last = dates.min(), dates.max()
     return SilverLoad(
         ticker=ticker,
-        bronze_keys=[str(key) for key in keys.values()],
+        bronze_keys=_texts(objects),
         row_count=part.rows.height,
         rejected_count=part.rejected.height,
         first_date=first if isinstance(first, date) else None,

@@ -1,26 +1,40 @@
 """PostgreSQL: connections, migrations, locks, and the tables that runs keep their books in."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
+import adbc_driver_postgresql.dbapi
 import alembic.command
 import alembic.config
+import polars as pl
 import psycopg
 import sqlalchemy
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import scalar_row
-from psycopg.sql import SQL, Identifier
+from psycopg.sql import SQL, Composed, Identifier
+from psycopg_pool import ConnectionPool
 
 from stocks_assets.domain.bronze_key import BronzeKey
+from stocks_assets.domain.datasets import Call
 from stocks_assets.domain.planner import Checked, Priority
 from stocks_assets.errors import StackError
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
+_LISTINGS: Mapping[str, pl.DataType] = {
+    "ticker": pl.String(),
+    "delisted_on": pl.Date(),
+    "company_name": pl.String(),
+    "exchange": pl.String(),
+    "asset_type": pl.String(),
+    "listed_on": pl.Date(),
+    "status": pl.String(),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +47,28 @@ class SilverLoad:
     rejected_count: int
     first_date: date | None
     last_date: date | None
+
+
+@dataclass(frozen=True, slots=True)
+class Rejections:
+    """How many rows a table took and did not, the latter by rule, and objects it took nothing of.
+
+    A refused object is (ticker, bronze key, reason); one that a later load made up for is none.
+    """
+
+    loaded: int
+    rejected: int
+    by_rule: list[tuple[str, int]]
+    refused: list[tuple[str, str, str]]
+
+
+class RejectedRow(NamedTuple):
+    """A row of an object that broke `rules`; its raw values are JSON."""
+
+    ticker: str
+    bronze_key: str
+    row_values: str
+    rules: list[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +122,21 @@ class Warehouse:
         with connect(self.database_url) as connection:
             yield connection
 
+    def read(self, statement: Composed) -> pl.DataFrame:
+        """Return what `statement` selects, fetched in columns.
+
+        Raises:
+            StackError: no connection can be made.
+        """
+        with self.connect() as connection:
+            text = statement.as_string(connection)
+        with adbc_driver_postgresql.dbapi.connect(self.database_url) as connection:
+            return pl.read_database(text, connection)
+
     @contextmanager
     def lock(self, name: str) -> Iterator[None]:
         """Hold the lock `name`, which one process at a time can have; it ends with the process."""
-        number = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], signed=True)
+        number = _lock_number(name)
         with connect(self.database_url, autocommit=True) as connection:
             connection.execute("select pg_advisory_lock(%s)", (number,))
             yield
@@ -134,25 +181,43 @@ class Warehouse:
         with self.connect() as connection, connection.cursor() as cursor:
             _index(cursor, keys)
 
-    def newest_objects(self, dataset: str, tickers: Sequence[str]) -> dict[str, BronzeKey]:
-        """Return the newest object of `dataset` of each of `tickers` that has one."""
+    def newest_objects(
+        self, datasets: Sequence[str], tickers: Sequence[str]
+    ) -> dict[Call, BronzeKey]:
+        """Return the newest object of each of `tickers`, `datasets` and parts that has one."""
         with self.connect() as connection, connection.cursor(row_factory=scalar_row) as cursor:
             keys = cursor.execute(
-                "select distinct on (ticker) key from bronze.objects "
-                "where dataset = %s and ticker = any(%s) "
-                "order by ticker, fetched_at desc, key desc",
-                (dataset, list(tickers)),
+                "select distinct on (dataset, ticker, part) key from bronze.objects "
+                "where dataset = any(%s) and ticker = any(%s) "
+                "order by dataset, ticker, part, fetched_at desc, key desc",
+                (list(datasets), list(tickers)),
             ).fetchall()
         parsed = (BronzeKey.parse(key) for key in keys)
-        return {key.ticker: key for key in parsed}
+        return {key.call: key for key in parsed}
+
+    def objects(self, datasets: Sequence[str], tickers: Sequence[str]) -> list[BronzeKey]:
+        """Return all objects of `datasets` and `tickers`, the oldest first."""
+        with self.connect() as connection, connection.cursor(row_factory=scalar_row) as cursor:
+            keys = cursor.execute(
+                "select key from bronze.objects where dataset = any(%s) and ticker = any(%s) "
+                "order by fetched_at, key",
+                (list(datasets), list(tickers)),
+            ).fetchall()
+        return [BronzeKey.parse(key) for key in keys]
 
     # What the source was asked for
 
     @contextmanager
-    def fetch_journal(self) -> Iterator["FetchJournal"]:
-        """Yield where fetches are noted one by one, each for good at once."""
-        with connect(self.database_url, autocommit=True) as connection:
-            yield FetchJournal(connection)
+    def fetch_journal(self, threads: int, decided_at: datetime) -> Iterator["FetchJournal"]:
+        """Yield where `threads` note fetches that were decided on at that time, each at once."""
+        with ConnectionPool(
+            self.database_url,
+            min_size=1,
+            max_size=2 * threads,
+            kwargs={"autocommit": True, "options": "-c timezone=UTC"},
+            open=True,
+        ) as pool:
+            yield FetchJournal(pool, decided_at)
 
     def unavailable(self, dataset: str, tickers: Sequence[str]) -> set[str]:
         """Return those of `tickers` that the source, when last asked, had nothing of."""
@@ -160,18 +225,39 @@ class Warehouse:
             return set(
                 cursor.execute(
                     "select ticker from ops.fetches where dataset = %s and ticker = any(%s) "
-                    "and outcome = 'Unavailable'",
+                    "group by ticker having bool_and(outcome = 'Unavailable')",
                     (dataset, list(tickers)),
                 ).fetchall()
             )
 
-    def fetches(self) -> dict[tuple[str, str], Checked]:
-        """Return when each (dataset, ticker) was last asked for, and what came of it."""
+    def fetches(self) -> dict[Call, Checked]:
+        """Return when each call was last made, and what came of it."""
         with self.connect() as connection:
             rows = connection.execute(
-                "select dataset, ticker, checked_at, outcome from ops.fetches"
+                "select dataset, ticker, part, checked_at, outcome, had_at, failures "
+                "from ops.fetches"
             ).fetchall()
-        return {(dataset, ticker): Checked(at, outcome) for dataset, ticker, at, outcome in rows}
+        return {Call(*row[:3]): Checked(*row[3:]) for row in rows}
+
+    def fetched_since(self, dataset: str, moment: datetime) -> set[Call]:
+        """Return the calls of `dataset` that were answered at or after `moment`."""
+        with self.connect() as connection:
+            rows = connection.execute(
+                "select dataset, ticker, part from ops.fetches where dataset = %s "
+                "and checked_at >= %s and outcome in ('Data', 'Unavailable')",
+                (dataset, moment),
+            ).fetchall()
+        return {Call(*call) for call in rows}
+
+    def listings(self) -> pl.DataFrame:
+        """Return `silver.listings`: ticker, company_name, exchange, asset_type, dates, status."""
+        with self.connect() as connection:
+            return pl.read_database(
+                "select ticker, delisted_on, company_name, exchange, asset_type, listed_on, status "
+                "from silver.listings",
+                connection,
+                schema_overrides=_LISTINGS,
+            )
 
     def set_priority(self, tickers: Sequence[str], priority: Priority) -> None:
         """Set how much `tickers` matter where calls are scarce."""
@@ -188,6 +274,31 @@ class Warehouse:
             rows = connection.execute("select ticker, priority from ops.priorities").fetchall()
         return {ticker: Priority(priority) for ticker, priority in rows}
 
+    def forget_priorities(self, tickers: Sequence[str]) -> None:
+        """Let `tickers` be normal again."""
+        with self.connect() as connection:
+            connection.execute(
+                "delete from ops.priorities where ticker = any(%s)", (list(tickers),)
+            )
+
+    # What the universe's file named
+
+    def named_by_file(self) -> set[str]:
+        """Return the tickers that the universe's file named when it was last applied."""
+        with self.connect() as connection, connection.cursor(row_factory=scalar_row) as cursor:
+            return set(cursor.execute("select ticker from ops.universe_file").fetchall())
+
+    def note_named_by_file(self, tickers: Iterable[str]) -> None:
+        """Note the tickers that the universe's file names, in place of those noted before."""
+        named = list(tickers)
+        with self.connect() as connection:
+            connection.execute("delete from ops.universe_file where ticker <> all(%s)", (named,))
+            connection.execute(
+                "insert into ops.universe_file (ticker) select unnest(%s::text[]) "
+                "on conflict do nothing",
+                (named,),
+            )
+
     # What silver was loaded from
 
     def silver_loads(self, table: str, tickers: Sequence[str]) -> dict[str, SilverLoad]:
@@ -200,16 +311,49 @@ class Warehouse:
             ).fetchall()
         return {row[0]: SilverLoad(*row) for row in rows}
 
+    def rejections(self, table: str) -> Rejections:
+        """Return what silver `table` did not take of the objects that it is loaded from."""
+        with self.connect() as connection:
+            loaded = connection.execute(
+                "select coalesce(sum(row_count), 0), coalesce(sum(rejected_count), 0) "
+                "from ops.silver_loads where table_name = %s",
+                (table,),
+            ).fetchone()
+            by_rule = connection.execute(
+                "select rule, count(*) from silver.rejected_rows rejected, unnest(rules) rule "
+                "where rejected.table_name = %s and exists (select from ops.silver_loads loads "
+                "where loads.table_name = rejected.table_name and loads.ticker = rejected.ticker "
+                "and rejected.bronze_key = any(loads.bronze_keys)) group by 1 order by 2 desc, 1",
+                (table,),
+            ).fetchall()
+            refused = connection.execute(
+                "select ticker, bronze_key, reason from ops.refused_objects refused "
+                "where table_name = %s and not exists (select from ops.silver_loads loads "
+                "where loads.table_name = refused.table_name and loads.ticker = refused.ticker "
+                "and loads.loaded_at > refused.refused_at) order by refused_at desc",
+                (table,),
+            ).fetchall()
+        assert loaded is not None
+        return Rejections(int(loaded[0]), int(loaded[1]), by_rule, refused)
+
+    def record_refused_objects(self, table: str, refused: Iterable[tuple[str, str, str]]) -> None:
+        """Note that `table` took nothing from objects: (ticker, bronze key, reason)."""
+        with self.connect() as connection, connection.cursor() as cursor:
+            cursor.executemany(
+                "insert into ops.refused_objects (table_name, ticker, bronze_key, reason) "
+                "values (%s, %s, %s, %s) on conflict (table_name, bronze_key) do update "
+                "set reason = excluded.reason, refused_at = excluded.refused_at",
+                [(table, *line) for line in refused],
+            )
+
     def record_silver_loads(
         self,
         table: str,
         loads: Iterable[SilverLoad],
-        rejected_rows: Iterable[tuple[str, str, str, list[str]]],
+        rejected_rows: Iterable[RejectedRow],
+        read: Iterable[str],
     ) -> None:
-        """Note `loads` of `table`, with the rejected rows of their objects.
-
-        A rejected row is (ticker, bronze key, raw values as JSON, rules).
-        """
+        """Note `loads` of `table`, and the rejected rows of the objects `read` for them."""
         loads = list(loads)
         with self.connect() as connection, connection.cursor() as cursor:
             cursor.executemany(
@@ -232,10 +376,9 @@ class Warehouse:
                     for load in loads
                 ],
             )
-            keys = [key for load in loads for key in load.bronze_keys]
             cursor.execute(
                 "delete from silver.rejected_rows where table_name = %s and bronze_key = any(%s)",
-                (table, keys),
+                (table, list(read)),
             )
             cursor.executemany(
                 "insert into silver.rejected_rows (table_name, ticker, bronze_key, row_values, "
@@ -259,7 +402,7 @@ class Warehouse:
         """Return the tickers that silver has been loaded for."""
         with self.connect() as connection, connection.cursor(row_factory=scalar_row) as cursor:
             return cursor.execute(
-                "select distinct ticker from ops.silver_loads order by ticker"
+                "select distinct ticker from ops.silver_loads where ticker <> '' order by ticker"
             ).fetchall()
 
     def gold_was_built_otherwise(self, built_by: str) -> bool:
@@ -339,6 +482,62 @@ class Warehouse:
             ).fetchall()
         return [Failure(*row) for row in rows]
 
+    # What failed or is missing
+
+    def failed_fetches(self) -> dict[Call, str]:
+        """Return the calls that failed when they were last made, and why."""
+        with self.connect() as connection:
+            rows = connection.execute(
+                "select dataset, ticker, part, coalesce(reason, outcome) from ops.fetches "
+                "where outcome not in ('Data', 'Unavailable')"
+            ).fetchall()
+        return {Call(*call): reason for *call, reason in rows}
+
+    def tickers_behind_in_silver(
+        self, tickers: Sequence[str], inputs: Iterable[tuple[str, str]]
+    ) -> dict[str, list[str]]:
+        """Return, for each of `tickers` that has one, the tables without its newest objects.
+
+        `inputs` are (table, dataset): which tables are loaded from which datasets.
+        """
+        tables, datasets = zip(*inputs, strict=True)
+        with self.connect() as connection:
+            return dict(
+                connection.execute(
+                    "with newest as (select distinct on (dataset, ticker, part) "
+                    "  dataset, ticker, key from bronze.objects where ticker = any(%s) "
+                    "  order by dataset, ticker, part, fetched_at desc, key desc) "
+                    "select ticker, array_agg(distinct table_name order by table_name) from newest "
+                    "join unnest(%s::text[], %s::text[]) as i (table_name, dataset) using (dataset)"
+                    " left join ops.silver_loads using (table_name, ticker) "
+                    "where (key = any(bronze_keys)) is not true group by 1",
+                    (list(tickers), list(tables), list(datasets)),
+                ).fetchall()
+            )
+
+    def last_successes(self, tickers: Sequence[str]) -> dict[tuple[str, str], datetime]:
+        """Return when each (ticker, dataset) last had data from the source."""
+        with self.connect() as connection:
+            rows = connection.execute(
+                "select ticker, dataset, max(had_at) from ("
+                "  select ticker, dataset, checked_at as had_at from ops.fetches"
+                "  where outcome = 'Data' union all"
+                "  select ticker, dataset, fetched_at from bronze.objects) had "
+                "where ticker = any(%s) group by 1, 2",
+                (list(tickers),),
+            ).fetchall()
+        return {(ticker, dataset): at for ticker, dataset, at in rows}
+
+    def last_failures(self, tickers: Sequence[str]) -> dict[str, tuple[datetime, Failure]]:
+        """Return when each of `tickers` that ever failed last did so, and how."""
+        with self.connect() as connection:
+            rows = connection.execute(
+                "select distinct on (ticker) failed_at, asset, ticker, reason from ops.failures "
+                "where ticker = any(%s) order by ticker, failed_at desc",
+                (list(tickers),),
+            ).fetchall()
+        return {failure[1]: (at, Failure(*failure)) for at, *failure in rows}
+
     # What a person wants to know
 
     def summary(self) -> list[TableSummary]:
@@ -349,7 +548,8 @@ class Warehouse:
                 "from information_schema.columns join information_schema.tables "
                 "using (table_schema, table_name) where table_schema in ('silver', 'gold') "
                 "and table_type = 'BASE TABLE' and table_name !~ '^_dlt' "
-                "and table_name <> 'rejected_rows' group by 1, 2 order by 1 desc, 2"
+                "and table_name <> all(%s) group by 1, 2 order by 1 desc, 2",
+                (list(_BOOKS),),
             ).fetchall()
             lines = []
             for schema, table, columns in tables:
@@ -389,35 +589,73 @@ class Warehouse:
 
 # The column that dates a table's rows, where it has one of these. Calendars go to next year.
 _LATEST = ("session_date", "ex_date")
+# Of silver, what is not its content.
+_BOOKS = ("rejected_rows", "superseded_rows", "restated_closes")
 
 
 class FetchJournal:
-    """Notes what the source was asked for and which object it came to."""
+    """Notes what the source was asked for and which object it came to. For several threads."""
 
-    def __init__(self, connection: psycopg.Connection) -> None:
-        self._connection = connection
+    def __init__(self, pool: ConnectionPool, decided_at: datetime) -> None:
+        self._pool = pool
+        self._decided_at = decided_at
 
-    def note(
-        self, dataset: str, ticker: str, outcome: str, reason: str | None, key: BronzeKey | None
-    ) -> None:
-        """Note that `dataset` of `ticker` was asked for just now, and the new object, if any."""
-        with self._connection.transaction():
-            self._connection.execute(
-                "insert into ops.fetches (dataset, ticker, checked_at, outcome, reason) "
-                "values (%s, %s, clock_timestamp(), %s, %s) "
-                "on conflict (dataset, ticker) do update set checked_at = excluded.checked_at, "
-                "outcome = excluded.outcome, reason = excluded.reason",
-                (dataset, ticker, outcome, reason),
+    @contextmanager
+    def only_one(self, call: Call) -> Iterator[bool]:
+        """Keep others, in other processes too, from making `call`.
+
+        Yields False where one of them is making it, or has made it since it was decided on.
+        """
+        number = _lock_number(f"fetch {call.dataset} {call.ticker} {call.part}")
+        with self._pool.connection() as connection:
+            row = connection.execute("select pg_try_advisory_lock(%s)", (number,)).fetchone()
+            if row != (True,):
+                yield False
+                return
+            try:
+                made = connection.execute(
+                    "select from ops.fetches where dataset = %s and ticker = %s and part = %s "
+                    "and checked_at > %s",
+                    (call.dataset, call.ticker, call.part, self._decided_at),
+                ).fetchone()
+                yield made is None
+            finally:
+                connection.execute("select pg_advisory_unlock(%s)", (number,))
+
+    def note(self, call: Call, outcome: str, reason: str | None, key: BronzeKey | None) -> None:
+        """Note that `call` was made just now, what came of it, and the new object, if any."""
+        with self._pool.connection() as connection, connection.transaction():
+            connection.execute(
+                "insert into ops.fetches "
+                "(dataset, ticker, part, checked_at, outcome, reason, had_at, failures) "
+                "values (%s, %s, %s, clock_timestamp(), %s, %s, "
+                "case when %s then clock_timestamp() end, %s) "
+                "on conflict (dataset, ticker, part) do update set "
+                "checked_at = excluded.checked_at, outcome = excluded.outcome, "
+                "reason = excluded.reason, had_at = coalesce(excluded.had_at, fetches.had_at), "
+                "failures = excluded.failures * (fetches.failures + 1)",
+                (
+                    *(call.dataset, call.ticker, call.part, outcome, reason),
+                    outcome == "Data",
+                    int(outcome not in ("Data", "Unavailable")),
+                ),
             )
             if key is not None:
-                _index(self._connection.cursor(), [key])
+                _index(connection.cursor(), [key])
+
+
+def _lock_number(name: str) -> int:
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], signed=True)
 
 
 def _index(cursor: psycopg.Cursor, keys: Iterable[BronzeKey]) -> None:
     cursor.executemany(
-        "insert into bronze.objects (key, dataset, ticker, fetched_at, content_hash) "
-        "values (%s, %s, %s, %s, %s) on conflict do nothing",
-        [(str(key), key.dataset, key.ticker, key.fetched_at, key.content_hash) for key in keys],
+        "insert into bronze.objects (key, dataset, ticker, part, fetched_at, content_hash) "
+        "values (%s, %s, %s, %s, %s, %s) on conflict do nothing",
+        [
+            (str(key), key.dataset, key.ticker, key.part, key.fetched_at, key.content_hash)
+            for key in keys
+        ],
     )
 
 

@@ -9,6 +9,7 @@ one another in one run, and what failed is judged at the end (`checks.every_tick
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
@@ -47,6 +48,18 @@ class Done:
 def is_deferred(context: dg.AssetExecutionContext) -> bool:
     """Tell whether the events written here are the whole record of the run."""
     return context.run.tags.get(DEFER_ASSET_EVENTS) == "true"
+
+
+def resumed_since(context: dg.AssetExecutionContext) -> datetime | None:
+    """Return when the refresh began that this run goes on with; None if it is no re-execution.
+
+    What was fetched since then is not asked for again: just what failed or was not come to is.
+    """
+    root = context.run.root_run_id
+    if root is None or not is_deferred(context):
+        return None
+    record = context.instance.get_run_record_by_id(root)
+    return record.create_timestamp.astimezone(UTC) if record else None
 
 
 def names_tickers(context: dg.AssetExecutionContext, batch: Batch) -> bool:
@@ -106,13 +119,14 @@ def record(
     for number, result in enumerate(results, start=1):
         if isinstance(result, Failed):
             failures.append(Failure(asset, result.ticker, result.reason))
-            context.log.error(f"{asset} {result.ticker}: {result.reason}")
+            context.log.error(f"{asset} {result.ticker or 'of the market'}: {result.reason}")
             continue
         if isinstance(result, Waiting):
             waiting.append(result)
             continue
         if isinstance(result, Skipped):
-            context.log.info(f"{asset} {result.ticker}: not available, {result.reason}")
+            whose = result.ticker or "of the market"
+            context.log.info(f"{asset} {whose}: not available, {result.reason}")
             metadata: dict[str, Any] = {"available": False, "reason": result.reason}
             done = Done(result.ticker, "unavailable", metadata)
         else:
@@ -125,7 +139,7 @@ def record(
         else:
             yield dg.AssetMaterialization(
                 asset_key=context.asset_key,
-                partition=done.ticker,
+                partition=done.ticker or None,
                 metadata=done.metadata,
                 tags={DATA_VERSION: done.data_version},
             )

@@ -1,12 +1,14 @@
 """Bronze: one asset a dataset; each reply of the vendor becomes an immutable object."""
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import dagster as dg
 
-from stocks_assets.adapters.bronze import BronzeStore, Failed, Skipped, Stored, Waiting
-from stocks_assets.adapters.planning import make_plan
+from stocks_assets.adapters.bronze import BronzeStore, Failed, Result, Skipped, Stored, Waiting
+from stocks_assets.adapters.planning import calls_for, make_plan
 from stocks_assets.adapters.sources.port import Source
 from stocks_assets.adapters.warehouse import Warehouse
 from stocks_assets.defs.batch import (
@@ -15,19 +17,23 @@ from stocks_assets.defs.batch import (
     Event,
     is_deferred,
     record,
+    resumed_since,
     tickers_of,
     valid_and_not,
 )
 from stocks_assets.defs.partitions import TICKERS
-from stocks_assets.domain.datasets import DATASETS, Dataset
+from stocks_assets.domain.bronze_key import QuarantineKey
+from stocks_assets.domain.datasets import DATASETS, Call, Dataset
 from stocks_assets.domain.planner import Plan
 
 OWNERS = ["team:data-platform"]
-KINDS = {"s3", "bronze", "json"}
+KINDS = {"s3", "bronze"}
+_QUARANTINE_DAYS = 30
+_SHOWN = 50
 
 
 def bronze_asset(
-    dataset: Dataset, *, tickers_per_run: int, fetch_threads: int
+    dataset: Dataset, *, tickers_per_run: int, fetch_threads: int, intraday_months: int
 ) -> dg.AssetsDefinition:
     """Return the asset that fetches `dataset`."""
     functions = " or ".join(endpoint.function for endpoint in dataset.endpoints)
@@ -36,12 +42,14 @@ def bronze_asset(
         key=["bronze", dataset.name],
         description=f"{dataset.description} The replies of {functions}, kept exactly as they came.",
         group_name="bronze",
-        kinds=KINDS,
+        kinds={*KINDS, dataset.form},
         owners=OWNERS,
-        partitions_def=TICKERS,
+        partitions_def=None if dataset.is_of_market else TICKERS,
         # Layers whose backfill policies differ never share a run, so that a ticker that fails here
         # costs the layer below nothing.
-        backfill_policy=dg.BackfillPolicy.multi_run(tickers_per_run),
+        backfill_policy=None
+        if dataset.is_of_market
+        else dg.BackfillPolicy.multi_run(tickers_per_run),
         output_required=False,
     )
     def fetch(
@@ -51,38 +59,142 @@ def bronze_asset(
         bronze: dg.ResourceParam[BronzeStore],
         warehouse: dg.ResourceParam[Warehouse],
     ) -> Iterator[Event | dg.AssetObservation]:
-        tickers = tickers_of(context, batch)
-        valid, invalid = valid_and_not(tickers)
-        # Who asks for a partition by name gets it fetched; a refresh keeps to the plan.
-        plan = make_plan(source, warehouse, valid) if is_deferred(context) else None
+        asked = batch.tickers if dataset.is_of_market else tickers_of(context, batch)
+        valid, invalid = valid_and_not(asked)
+        deferred, decided_at = is_deferred(context), datetime.now(UTC)
+        # Who asks for a partition by name gets it fetched, its newest month at least; a refresh
+        # keeps to the plan.
+        months = intraday_months if deferred else max(1, intraday_months)
+        calls = list(calls_for(dataset, valid, decided_at, months))
+        if not source.offers(dataset):
+            # Said and not noted: another key may well have it.
+            yield from record(context, warehouse, _not_offered(calls), expected=len(valid))
+            return
+        plan = make_plan(source, warehouse, valid, intraday_months=months) if deferred else None
         if plan is not None:
-            valid = plan.tickers(dataset.name)
+            calls = plan.of(dataset.name)
             context.log.info(f"bronze/{dataset.name}: {plan.describe()}")
             yield dg.AssetObservation(context.asset_key, metadata=plan_metadata(plan))
-        stored = bronze.ingest(source, dataset, valid, threads=fetch_threads)
+        elif (since := resumed_since(context)) is not None:
+            answered = warehouse.fetched_since(dataset.name, since)
+            calls = [call for call in calls if call not in answered]
+        made = bronze.ingest(source, dataset, calls, threads=fetch_threads, decided_at=decided_at)
+        results = merge_parts(calls, made)
 
-        def results() -> Iterator[Done | Skipped | Failed | Waiting]:
-            yield from invalid
-            for result in stored:
-                yield _describe(bronze, result) if isinstance(result, Stored) else result
+        def described() -> Iterator[Done | Skipped | Failed | Waiting]:
+            yield from [] if dataset.is_of_market else invalid
+            for ticker, parts in results:
+                yield _describe(bronze, ticker, parts)
 
-        yield from record(context, warehouse, results(), expected=len(valid) + len(invalid))
+        expected = len({call.ticker for call in calls}) + len(invalid)
+        yield from record(context, warehouse, described(), expected=expected)
 
     return fetch
 
 
-def _describe(bronze: BronzeStore, stored: Stored) -> Done:
-    return Done(
-        stored.ticker,
-        stored.key.content_hash,
-        {
-            "object": dg.MetadataValue.url(bronze.url(stored.key)),
-            "object_key": str(stored.key),
-            "new": stored.is_new,
-            "function": stored.function,
-            "reply_bytes": stored.reply_bytes,
-            "fetched_at": dg.MetadataValue.timestamp(stored.key.fetched_at),
-        },
+def _not_offered(calls: Sequence[Call]) -> Iterator[Skipped]:
+    for ticker in dict.fromkeys(call.ticker for call in calls):
+        yield Skipped(ticker, "the plan of the key does not have this dataset")
+
+
+def merge_parts(
+    calls: Sequence[Call], results: Iterator[tuple[Call, Result]]
+) -> Iterator[tuple[str, list[tuple[Call, Result]]]]:
+    """Yield each ticker with the results of all its calls, as soon as the last of them is there."""
+    outstanding = Counter(call.ticker for call in calls)
+    parts: dict[str, list[tuple[Call, Result]]] = {}
+    for call, result in results:
+        parts.setdefault(call.ticker, []).append((call, result))
+        outstanding[call.ticker] -= 1
+        if not outstanding[call.ticker]:
+            yield call.ticker, parts.pop(call.ticker)
+
+
+def _describe(
+    bronze: BronzeStore, ticker: str, parts: Sequence[tuple[Call, Result]]
+) -> Done | Skipped | Failed | Waiting:
+    """Return what a ticker came to: failed if a part did, and done if one was stored."""
+    if failed := [(call, result) for call, result in parts if isinstance(result, Failed)]:
+        reasons = "; ".join(
+            f"{call.part}: {result.reason}" if call.part else result.reason
+            for call, result in failed
+        )
+        return Failed(ticker, reasons)
+    in_order = sorted(parts, key=lambda part: part[0])
+    stored = [result for _, result in in_order if isinstance(result, Stored)]
+    if not stored:
+        waiting = (result for _, result in parts if isinstance(result, Waiting))
+        skipped = (result for _, result in parts if isinstance(result, Skipped))
+        return next(waiting, None) or next(skipped)
+    metadata: dict[str, Any] = {
+        "object": dg.MetadataValue.url(bronze.url(stored[-1].key)),
+        "object_key": str(stored[-1].key),
+        "new": any(part.is_new for part in stored),
+        "function": stored[-1].function,
+        "reply_bytes": sum(part.reply_bytes for part in stored),
+        "fetched_at": dg.MetadataValue.timestamp(max(part.key.fetched_at for part in stored)),
+    }
+    if len(stored) > 1:
+        metadata["objects"] = dg.MetadataValue.md(
+            "\n".join(f"- [{part.key}]({bronze.url(part.key)})" for part in stored)
+        )
+    # Of all parts, whichever of them were asked for this time.
+    newest = bronze.newest(DATASETS[stored[0].key.dataset], [ticker]) if parts[0][0].part else {}
+    keys = [key for _, key in sorted(newest.items())] or [part.key for part in stored]
+    return Done(ticker, " ".join(key.content_hash for key in keys), metadata)
+
+
+@dg.asset(
+    key=["bronze", "quarantine"],
+    deps=[dg.AssetKey(["bronze", name]) for name in DATASETS],
+    description="Replies that were no data: refusals and what could not be read, kept without the "
+    f"key below quarantine/ in the bucket. Lists those of the last {_QUARANTINE_DAYS} days.",
+    group_name="bronze",
+    kinds=KINDS,
+    owners=OWNERS,
+    output_required=False,
+)
+def quarantine(
+    context: dg.AssetExecutionContext, bronze: dg.ResourceParam[BronzeStore]
+) -> Iterator[Event]:
+    """List what the vendor answered that was no data."""
+    since = datetime.now(UTC).date() - timedelta(days=_QUARANTINE_DAYS)
+    found = bronze.quarantined(since)
+    metadata: dict[str, Any] = {
+        "replies": len(found),
+        "by_outcome": dict(Counter(key.outcome for key in found)),
+        "newest": _quarantine_table(found[:_SHOWN]),
+    }
+    if is_deferred(context):
+        yield dg.AssetMaterialization(asset_key=context.asset_key, metadata=metadata)
+        yield dg.MaterializeResult()
+    else:
+        yield dg.MaterializeResult(metadata=metadata)
+
+
+def _quarantine_table(keys: Sequence[QuarantineKey]) -> dg.TableMetadataValue:
+    names = ("received_at", "dataset", "ticker", "part", "outcome", "object")
+    return dg.MetadataValue.table(
+        [
+            dg.TableRecord(
+                dict(
+                    zip(
+                        names,
+                        (
+                            f"{key.received_at:%Y-%m-%d %H:%M:%S}",
+                            key.call.dataset,
+                            key.call.ticker,
+                            key.call.part,
+                            key.outcome,
+                            str(key),
+                        ),
+                        strict=True,
+                    )
+                )
+            )
+            for key in keys
+        ],
+        schema=dg.TableSchema([dg.TableColumn(name, "string") for name in names]),
     )
 
 
@@ -92,7 +204,7 @@ def plan_metadata(plan: Plan) -> dict[str, Any]:
         "calls_now": len(plan.calls),
         "calls_waiting": len(plan.waiting),
         "still_fresh": plan.fresh,
-        "next_calls": [f"{dataset} {ticker}" for dataset, ticker in plan.calls[:25]],
+        "next_calls": [str(call) for call in plan.calls[:25]],
     }
     if plan.done_by is not None:
         metadata["done_by"] = dg.MetadataValue.timestamp(plan.done_by)
@@ -101,9 +213,17 @@ def plan_metadata(plan: Plan) -> dict[str, Any]:
     return metadata
 
 
-def bronze_assets(*, tickers_per_run: int, fetch_threads: int) -> list[dg.AssetsDefinition]:
-    """Return the bronze assets, one a dataset."""
-    return [
-        bronze_asset(dataset, tickers_per_run=tickers_per_run, fetch_threads=fetch_threads)
+def bronze_assets(
+    *, tickers_per_run: int, fetch_threads: int, intraday_months: int
+) -> list[dg.AssetsDefinition]:
+    """Return the bronze assets: one a dataset, and the list of what was no data."""
+    fetched = [
+        bronze_asset(
+            dataset,
+            tickers_per_run=tickers_per_run,
+            fetch_threads=fetch_threads,
+            intraday_months=intraday_months,
+        )
         for dataset in DATASETS.values()
     ]
+    return [*fetched, quarantine]

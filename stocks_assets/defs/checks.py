@@ -2,10 +2,11 @@
 
 import dagster as dg
 
-from stocks_assets.adapters.warehouse import Warehouse
+from stocks_assets.adapters.warehouse import Failure, Warehouse
 from stocks_assets.defs.batch import failure_table
+from stocks_assets.defs.partitions import INBOX_KEY
 from stocks_assets.domain.datasets import DATASETS
-from stocks_assets.domain.payloads import SILVER_TABLES
+from stocks_assets.domain.payloads import SILVER_TABLES, SilverTable
 
 LAST_ASSET = dg.AssetKey(["gold", "dim_company"])
 
@@ -13,6 +14,7 @@ LAST_ASSET = dg.AssetKey(["gold", "dim_company"])
 @dg.asset_check(
     asset=LAST_ASSET,
     additional_deps=[
+        INBOX_KEY,
         *(dg.AssetKey(["bronze", name]) for name in DATASETS),
         *(dg.AssetKey(["silver", name]) for name in SILVER_TABLES),
     ],
@@ -25,15 +27,70 @@ def every_ticker_is_refreshed(
 ) -> dg.AssetCheckResult:
     """Fail the run if a ticker failed in it, after all else is done.
 
-    Re-executed alone, it judges the run that it comes from: nothing was tried again.
+    Of a re-execution of some steps, it judges the others by the run that they were made in.
     """
-    run = context.run
-    failures = warehouse.failures(run.run_id)
-    if run.step_keys_to_execute is not None and run.parent_run_id is not None:
-        failures += warehouse.failures(run.parent_run_id)
+    run: dg.DagsterRun | None = context.run
+    failures: list[Failure] = []
+    made: set[str] = set()
+    while run is not None:
+        failures += [f for f in warehouse.failures(run.run_id) if _step_of(f) not in made]
+        if run.step_keys_to_execute is None or run.parent_run_id is None:
+            break
+        made.update(run.step_keys_to_execute)
+        run = context.instance.get_run_by_id(run.parent_run_id)
     return dg.AssetCheckResult(
         passed=not failures,
         severity=dg.AssetCheckSeverity.ERROR,
         description="; ".join(f"{f.ticker}: {f.reason} ({f.asset})" for f in failures[:10]),
         metadata={"failed": failure_table(failures)},
     )
+
+
+def _step_of(failure: Failure) -> str:
+    return dg.AssetKey.from_user_string(failure.asset).to_python_identifier()
+
+
+RULES_CHECK = "rows_follow_the_rules"
+# More than this share of a table's rows breaking rules is an error, less a warning.
+_TOLERATED_SHARE = 0.01
+_SHOWN = 50
+
+
+def silver_checks() -> list[dg.AssetChecksDefinition]:
+    """Return, for each silver table, the check on the rows and objects that it did not take."""
+    return [_silver_check(table) for table in SILVER_TABLES.values()]
+
+
+def _silver_check(table: SilverTable) -> dg.AssetChecksDefinition:
+    @dg.asset_check(
+        asset=dg.AssetKey(["silver", table.name]),
+        name=RULES_CHECK,
+        description="No row of the payloads that the table was last loaded from broke a rule, and "
+        "no payload was refused. What broke one is in silver.rejected_rows; over "
+        f"{_TOLERATED_SHARE:.0%} of the rows is an error.",
+    )
+    def rows_follow_the_rules(warehouse: dg.ResourceParam[Warehouse]) -> dg.AssetCheckResult:
+        found = warehouse.rejections(table.name)
+        share = found.rejected / max(1, found.rejected + found.loaded)
+        return dg.AssetCheckResult(
+            passed=not found.rejected and not found.refused,
+            severity=dg.AssetCheckSeverity.ERROR
+            if share > _TOLERATED_SHARE
+            else dg.AssetCheckSeverity.WARN,
+            metadata={
+                "rejected_rows": found.rejected,
+                "share": share,
+                "by_rule": dict(found.by_rule),
+                "refused_objects": dg.MetadataValue.table(
+                    [
+                        dg.TableRecord({"ticker": ticker, "object": key, "reason": reason})
+                        for ticker, key, reason in found.refused[:_SHOWN]
+                    ],
+                    schema=dg.TableSchema(
+                        [dg.TableColumn(name, "string") for name in ("ticker", "object", "reason")]
+                    ),
+                ),
+            },
+        )
+
+    return rows_follow_the_rules

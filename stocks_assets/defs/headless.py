@@ -15,14 +15,19 @@ import dagster as dg
 import psutil
 from dagster_shared.error import SerializableErrorInfo
 
+from stocks_assets.adapters.universe_file import UniverseFile
 from stocks_assets.adapters.warehouse import Failure, Warehouse
 from stocks_assets.definitions import defs
-from stocks_assets.defs.checks import every_ticker_is_refreshed
+from stocks_assets.defs.batch import DEFER_ASSET_EVENTS
+from stocks_assets.defs.checks import RULES_CHECK, every_ticker_is_refreshed
 from stocks_assets.defs.jobs import PROGRESS_LOGGER, REFRESH, refresh_run
-from stocks_assets.defs.partitions import TICKERS
+from stocks_assets.defs.rebuild import REBUILD
+from stocks_assets.defs.universe import Applied, Roster, universe
+from stocks_assets.domain.datasets import LISTINGS
 from stocks_assets.domain.planner import Priority
 
 PROCESS_TAG = "stocks/process"
+_LISTINGS = tuple(dg.AssetKey([layer, LISTINGS.name]) for layer in ("bronze", "silver"))
 
 Progress = Callable[[str], None]
 
@@ -39,32 +44,44 @@ class RefreshReport:
 class Headless:
     """Dagster's instance and the definitions, in this process."""
 
-    def __init__(self, instance: dg.DagsterInstance, warehouse: Warehouse, logs: Path) -> None:
+    def __init__(
+        self, instance: dg.DagsterInstance, warehouse: Warehouse, logs: Path, file: UniverseFile
+    ) -> None:
         self._instance = instance
         self._warehouse = warehouse
         self._logs = logs
+        self._roster = Roster(warehouse, file)
 
     def tickers(self) -> list[str]:
         """Return the universe, in the order in which the tickers came."""
-        return list(self._instance.get_dynamic_partitions(str(TICKERS.name)))
+        return universe(self._instance)
 
-    def add_tickers(self, tickers: Sequence[str]) -> list[str]:
-        """Add `tickers` to the universe and return those that are new to it."""
-        known = set(self.tickers())
-        new = [ticker for ticker in dict.fromkeys(tickers) if ticker not in known]
-        self._instance.add_dynamic_partitions(str(TICKERS.name), new)
-        return new
+    def add_tickers(self, tickers: Sequence[str], priority: Priority | None = None) -> list[str]:
+        """Add `tickers` to the universe and return those that are new; a priority is for all."""
+        return self._roster.add(self._instance, tickers, priority)
 
-    def set_priority(self, tickers: Sequence[str], priority: Priority) -> None:
-        """Set who goes first where calls are scarce."""
-        self._warehouse.set_priority(tickers, priority)
+    def remove_tickers(self, tickers: Sequence[str]) -> tuple[list[str], list[str]]:
+        """Take `tickers` out of the universe, keep their data, and return those removed and held.
 
-    def remove_ticker(self, ticker: str) -> bool:
-        """Take `ticker` out of the universe, keep its data, and tell whether it was in it."""
-        if ticker not in self.tickers():
-            return False
-        self._instance.delete_dynamic_partition(str(TICKERS.name), ticker)
-        return True
+        Held is what a run that is not finished would fail without.
+        """
+        return self._roster.remove(self._instance, tickers)
+
+    def apply_universe_file(self) -> Applied:
+        """Make the universe say what its file says.
+
+        Raises:
+            SettingsError: the file cannot be read.
+        """
+        return self._roster.apply_file(self._instance)
+
+    def let_go_of_universe_file(self) -> int:
+        """Keep what a file named that is gone, as if added by hand; return how many tickers."""
+        return self._roster.let_go()
+
+    def notes_on(self, tickers: Sequence[str], *, removed: bool) -> list[str]:
+        """Say where the universe's file will undo what was just done to `tickers` by hand."""
+        return self._roster.notes_on(tickers, removed=removed)
 
     def fail_dead_runs(self, *, unmarked_too: bool) -> None:
         """Mark runs as failed whose process is gone: they would hold a place in the queue for ever.
@@ -86,7 +103,26 @@ class Headless:
 
     def refresh(self, tickers: Sequence[str], progress: Progress) -> RefreshReport:
         """Run the refresh job for `tickers`, which are in the universe, in this process."""
-        run_config, tags = refresh_run(tickers, self.tickers())
+        return self._run(*refresh_run(tickers, self.tickers()), None, progress)
+
+    def rebuild(self, tickers: Sequence[str], progress: Progress) -> RefreshReport:
+        """Build silver anew from bronze for `tickers`, in this process."""
+        run_config = {"ops": {"rebuild_tables": {"config": {"tickers": list(tickers)}}}}
+        return self._run(run_config, {}, None, progress, job=REBUILD)
+
+    def load_listings(self, progress: Progress) -> RefreshReport:
+        """Run that part of the refresh job that loads the list of securities, in this process."""
+        return self._run({}, {DEFER_ASSET_EVENTS: "true"}, _LISTINGS, progress)
+
+    def _run(
+        self,
+        run_config: dict[str, Any],
+        tags: dict[str, str],
+        assets: Sequence[dg.AssetKey] | None,
+        progress: Progress,
+        *,
+        job: str = REFRESH,
+    ) -> RefreshReport:
         tags[PROCESS_TAG] = _own_mark()
         run_config["loggers"] = {PROGRESS_LOGGER: {}}
         # dbt's own lines are kept beside the logs of the servers; the terminal gets the progress.
@@ -94,9 +130,13 @@ class Headless:
         with _progress_log(progress), log.open("a") as lines, redirect_stdout(lines):
             result = (
                 defs()
-                .resolve_job_def(REFRESH)
+                .resolve_job_def(job)
                 .execute_in_process(
-                    instance=self._instance, run_config=run_config, tags=tags, raise_on_error=False
+                    instance=self._instance,
+                    run_config=run_config,
+                    tags=tags,
+                    asset_selection=assets,
+                    raise_on_error=False,
                 )
             )
         failures = self._warehouse.failures(result.run_id)
@@ -105,6 +145,8 @@ class Headless:
             for event in result.filter_events(lambda event: event.is_step_failure)
             if event.step_failure_data.error is not None and not _is_check(str(event.step_key))
         ]
+        if failures and job == REBUILD:
+            errors = []  # the step fails for them
         if not result.success and not errors and not failures:
             # Such as a resource that cannot be opened: no step was even tried.
             errors = [
@@ -116,11 +158,13 @@ class Headless:
 
 
 @contextmanager
-def open_headless(dagster_home: Path, warehouse: Warehouse, logs: Path) -> Iterator[Headless]:
+def open_headless(
+    dagster_home: Path, warehouse: Warehouse, logs: Path, file: UniverseFile
+) -> Iterator[Headless]:
     """Open the instance that is configured in `dagster_home`; `logs` takes what dbt says."""
     os.environ["DAGSTER_HOME"] = str(dagster_home)
     with dg.DagsterInstance.get() as instance:
-        yield Headless(instance, warehouse, logs)
+        yield Headless(instance, warehouse, logs, file)
 
 
 def _root_cause(error: SerializableErrorInfo) -> str:
@@ -133,7 +177,7 @@ def _root_cause(error: SerializableErrorInfo) -> str:
 
 
 def _is_check(step: str) -> bool:
-    return step.endswith(every_ticker_is_refreshed.check_key.name)
+    return step.endswith((every_ticker_is_refreshed.check_key.name, RULES_CHECK))
 
 
 def _own_mark() -> str:
@@ -175,6 +219,8 @@ class _StepLog(logging.Handler):
             count = self._materialized[step]
             seconds = event.step_success_data.duration_ms / 1000
             done = f"{count} materialized" if count else "nothing new"
+            if "/" not in step and step != "gold":
+                done = "done"
             self._progress(f"{step:<26} {done} in {seconds:.1f} s")
 
 

@@ -7,17 +7,31 @@ from typing import Any
 import dagster as dg
 
 from stocks_assets.defs.batch import DEFER_ASSET_EVENTS, RANGE_END, RANGE_START
-from stocks_assets.defs.partitions import TICKERS
+from stocks_assets.defs.partitions import INBOX_KEY
+from stocks_assets.defs.universe import Roster, universe
 from stocks_assets.domain.calendar import is_session
+from stocks_assets.errors import SettingsError
 
 REFRESH = "refresh"
+LOAD = "load"
 PROGRESS_LOGGER = "progress"
+NOTES_TAG = "stocks/universe"
 
 refresh_job = dg.define_asset_job(
     REFRESH,
     selection=dg.AssetSelection.all(),
     description="Bronze to gold for the tickers in the config of the resource 'batch', in one run. "
     "Each ticker is recorded for itself; one that fails costs the others nothing.",
+    tags={DEFER_ASSET_EVENTS: "true"},
+)
+
+
+load_job = dg.define_asset_job(
+    LOAD,
+    selection=dg.AssetSelection.assets(INBOX_KEY)
+    | dg.AssetSelection.groups("silver", "staging", "gold"),
+    description="Takes up files from the inbox, and brings silver and gold up to date with what is "
+    "in bronze, without asking the vendor for anything.",
     tags={DEFER_ASSET_EVENTS: "true"},
 )
 
@@ -49,17 +63,27 @@ def progress_logger(_: dg.InitLoggerContext) -> logging.Logger:
     cron_schedule="30 18 * * 1-5",
     execution_timezone="America/New_York",
     default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Refreshes every ticker at 18:30 New York time of each session.",
+    description="Applies the universe's file and refreshes every ticker, at 18:30 New York time of "
+    "each session.",
 )
 def after_the_close(
-    context: dg.ScheduleEvaluationContext,
+    context: dg.ScheduleEvaluationContext, roster: dg.ResourceParam[Roster]
 ) -> dg.RunRequest | dg.SkipReason:
-    """Request one run for all tickers."""
+    """Request one run for all tickers; a file that cannot be read costs none of them the day."""
     day = context.scheduled_execution_time.date()
     if not is_session(day):
         return dg.SkipReason(f"the New York Stock Exchange is closed on {day}")
-    tickers = context.instance.get_dynamic_partitions(str(TICKERS.name))
+    try:
+        notes = roster.apply_file(context.instance).notes
+    except SettingsError as error:
+        notes = [f"the universe stays as it is: {error}"]
+    for note in notes:
+        context.log.warning(note)
+    tickers = universe(context.instance)
     if not tickers:
-        return dg.SkipReason("there are no tickers yet; add some with: stocks tickers add AAPL")
+        advice = notes or ["add some with: stocks tickers add AAPL"]
+        return dg.SkipReason(f"there are no tickers yet; {'; '.join(advice)}")
     run_config, tags = refresh_run(tickers, tickers)
+    if notes:
+        tags[NOTES_TAG] = "; ".join(notes)
     return dg.RunRequest(run_key=day.isoformat(), run_config=run_config, tags=tags)

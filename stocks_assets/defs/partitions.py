@@ -2,4 +2,5 @@
 
 import dagster as dg
 
+INBOX_KEY = dg.AssetKey(["bronze", "inbox"])
 TICKERS = dg.DynamicPartitionsDefinition(name="ticker")

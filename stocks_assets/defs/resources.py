@@ -6,6 +6,7 @@ from typing import Any
 import dagster as dg
 
 from stocks_assets.adapters.bronze import BronzeStore
+from stocks_assets.adapters.inbox import Inbox
 from stocks_assets.adapters.object_store import ObjectStore
 from stocks_assets.adapters.sources.build import build_source
 from stocks_assets.adapters.sources.port import Source
@@ -43,12 +44,24 @@ def bronze(_: dg.InitResourceContext) -> Iterator[BronzeStore]:
         yield BronzeStore(store, Warehouse(connections.database_url))
 
 
+@dg.resource(description="The inbox in the bucket, for files of people's own: STOCKS_INBOX_MAX_MB.")
+def inbox(_: dg.InitResourceContext) -> Iterator[Inbox]:
+    """Open the inbox of the bucket that the settings name."""
+    settings = read_settings()
+    connections = find_connections(settings)
+    counted_in = Warehouse(connections.database_url)
+    with ObjectStore(connections.s3, settings.bucket) as store:
+        limit = settings.inbox_max_mb * 10**6
+        yield Inbox(store, BronzeStore(store, counted_in), counted_in, max_bytes=limit)
+
+
 def production() -> Mapping[str, Any]:
     """Return the resources that the settings describe; nothing is read or opened before a run."""
     return {
         "batch": Batch(),
         "source": source,
         "bronze": bronze,
+        "inbox": inbox,
         "warehouse": warehouse,
         "dbt": dbt_resource(),
     }

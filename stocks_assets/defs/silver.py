@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
+from pydantic import Field
 
 from stocks_assets.adapters import silver
 from stocks_assets.adapters.bronze import BronzeStore, Failed, Skipped, Waiting
@@ -21,51 +22,79 @@ from stocks_assets.defs.batch import (
     valid_and_not,
 )
 from stocks_assets.defs.bronze import OWNERS
-from stocks_assets.defs.partitions import TICKERS
+from stocks_assets.defs.partitions import INBOX_KEY, TICKERS
 from stocks_assets.domain.bronze_key import BronzeKey
+from stocks_assets.domain.datasets import DROPPED, MARKET
 from stocks_assets.domain.payloads import SILVER_TABLES, SilverTable
 
 KINDS = {"postgres", "silver", "dlt", "polars"}
+
+
+class Trust(dg.Config):
+    """What to take on trust that is refused otherwise."""
+
+    accept_shorter: bool = Field(
+        default=False,
+        description="Take a payload that has much fewer rows than are stored: those it has not go.",
+    )
+
+
 _DESCRIPTIONS = {
     "weekly_bars": "One row per ticker and week, keyed on the week's Monday; raw prices as traded.",
     "daily_bars": "One row per ticker and trading session; raw prices as traded.",
     "corporate_actions": "One row per ticker, ex-date and kind of action: dividends and splits.",
     "companies": "One row per ticker: the company behind it, as the vendor last described it.",
+    "monthly_bars": "One row per ticker and month, keyed on its first day; raw prices as traded.",
+    "intraday_bars": "One row per ticker and five minutes of a session; raw prices as traded.",
+    "listings": "One row per listing of a security: a ticker, from when on and until when.",
 }
 
 
 def silver_asset(table: SilverTable, *, tickers_per_run: int) -> dg.AssetsDefinition:
     """Return the asset that loads `table`."""
+    is_of_market = all(dataset.is_of_market for dataset in table.inputs)
 
     @dg.asset(
         key=["silver", table.name],
-        deps=[dg.AssetKey(["bronze", dataset.name]) for dataset in table.inputs],
+        deps={
+            INBOX_KEY if dataset.name in DROPPED else dg.AssetKey(["bronze", dataset.name])
+            for dataset in table.inputs
+        },
         description=_DESCRIPTIONS[table.name],
         group_name="silver",
         kinds=KINDS,
         owners=OWNERS,
-        partitions_def=TICKERS,
-        backfill_policy=dg.BackfillPolicy.multi_run(tickers_per_run + 1),
+        partitions_def=None if is_of_market else TICKERS,
+        backfill_policy=None if is_of_market else dg.BackfillPolicy.multi_run(tickers_per_run + 1),
         output_required=False,
         metadata={"dagster/table_name": f"silver.{table.name}"},
     )
     def load(
         context: dg.AssetExecutionContext,
+        config: Trust,
         batch: Batch,
         bronze: dg.ResourceParam[BronzeStore],
         warehouse: dg.ResourceParam[Warehouse],
     ) -> Iterator[Event]:
-        tickers = tickers_of(context, batch)
-        valid, invalid = valid_and_not(tickers)
+        valid, invalid = (
+            ([MARKET], []) if is_of_market else valid_and_not(tickers_of(context, batch))
+        )
         # A refresh loads what is new; who asks for a partition by name gets it loaded anew.
-        loaded = silver.load(bronze, warehouse, table, valid, only_stale=is_deferred(context))
+        loaded = silver.load(
+            bronze,
+            warehouse,
+            table,
+            valid,
+            only_stale=is_deferred(context),
+            accept_shorter=config.accept_shorter,
+        )
 
         def results() -> Iterator[Done | Skipped | Failed | Waiting]:
             yield from invalid
             for result in loaded:
                 yield _describe(bronze, result) if isinstance(result, Loaded) else result
 
-        yield from record(context, warehouse, results(), expected=len(tickers))
+        yield from record(context, warehouse, results(), expected=len(valid) + len(invalid))
 
     return load
 
@@ -75,7 +104,7 @@ def _describe(bronze: BronzeStore, loaded: Loaded) -> Done:
     keys = [BronzeKey.parse(key) for key in load.bronze_keys]
     contents = " ".join(key.content_hash for key in keys)
     metadata: dict[str, Any] = {
-        "dagster/partition_row_count": load.row_count,
+        "dagster/partition_row_count" if load.ticker else "dagster/row_count": load.row_count,
         "objects": dg.MetadataValue.md("\n".join(f"- [{key}]({bronze.url(key)})" for key in keys)),
         "rejected_rows": load.rejected_count,
     }
@@ -84,6 +113,8 @@ def _describe(bronze: BronzeStore, loaded: Loaded) -> Done:
         metadata["last_session"] = load.last_date.isoformat()
     if loaded.rejected_by_rule:
         metadata["rejected_by_rule"] = dict(loaded.rejected_by_rule)
+    if loaded.changes:
+        metadata["changes"] = dict(loaded.changes)
     return Done(load.ticker, hashlib.sha256(contents.encode()).hexdigest()[:16], metadata)
 
 

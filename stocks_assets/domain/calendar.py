@@ -7,8 +7,11 @@ first question is asked and not with this module.
 import threading
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
+from zoneinfo import ZoneInfo
 
 import polars as pl
+
+NEW_YORK = ZoneInfo("America/New_York")
 
 _LONGEST_CLOSING = timedelta(days=14)
 
@@ -36,6 +39,17 @@ def last_closed_session(now: datetime) -> date:
     recent = _days(moment.date() - _LONGEST_CLOSING, moment.date())
     closed: list[date] = recent.filter(pl.col("closes_at") <= moment)["calendar_date"].to_list()
     return closed[-1]
+
+
+def month_is_over(month: str, moment: datetime) -> bool:
+    """Whether the last session of `month`, such as 2024-03, had closed at `moment`.
+
+    Raises:
+        ValueError: `month` is no month, or `moment` has no time zone.
+    """
+    first = date.fromisoformat(f"{month}-01")
+    next_month = (first + timedelta(days=31)).replace(day=1)
+    return last_closed_session(moment) >= sessions(first, next_month - timedelta(days=1))[-1]
 
 
 def exchange_calendar_frame(start: date, end: date) -> pl.DataFrame:

@@ -5,16 +5,18 @@ Outcome
 ├── Unavailable      the source has nothing of this for the ticker; no failure
 └── Refused          the call failed; `reason` says why
     ├── UnknownSymbol
-    ├── DayQuotaSpent    no further call until the quota frees
+    ├── DayQuotaSpent    no further call until the quota frees, or until a moment that is named
     ├── BurstLimited     wait a little, then try again
     ├── PremiumOnly      this key may not use the endpoint or parameter
     ├── BadKey
     ├── Malformed        neither the data asked for nor a refusal that is known
-    └── TransportFailed  no reply at all, or a server error
+    └── TransportFailed  no whole reply, or a server error
+        └── Unreachable      no connection at all
 
 The vendor refuses with HTTP 200; the words are in `_REFUSALS`.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import msgspec
@@ -50,7 +52,7 @@ class UnknownSymbol(Refused):
 
 
 class DayQuotaSpent(Refused):
-    """The calls of the day are spent."""
+    """The calls of the day are spent, or the vendor wants to be left alone for long."""
 
 
 class BurstLimited(Refused):
@@ -70,15 +72,19 @@ class Malformed(Refused):
 
 
 class TransportFailed(Refused):
-    """No reply, or a server error."""
+    """No whole reply, or a server error."""
+
+
+class Unreachable(TransportFailed):
+    """No connection: nothing was sent."""
 
 
 Outcome = Data | Unavailable | Refused
 
-# In this order: almost every body says "premium", and the quota's body echoes the key.
+# In this order: almost every body says "premium", and the quota's body may echo the key.
 _REFUSALS: tuple[tuple[tuple[str, ...], type[Refused], str], ...] = (
     (
-        ("detected your API key", "requests per day"),
+        ("rate limit is", "requests per day"),
         DayQuotaSpent,
         "the calls of the day are spent; the quota frees within 24 hours",
     ),
@@ -95,29 +101,77 @@ _REFUSALS: tuple[tuple[tuple[str, ...], type[Refused], str], ...] = (
     (("Invalid API call",), UnknownSymbol, "the vendor does not know this ticker"),
 )
 _REFUSAL_FIELDS = ("Information", "Note", "Error Message")
+# A series is an object, all else of ours that is no object is named here.
+_OPENS_WITH = {"data": b"[", "Symbol": b'"'}
+# From any other function an empty object is a fault that passes, and no word on the ticker.
+_EMPTY_WHERE_THERE_IS_NOTHING = ("OVERVIEW",)
 
 
 def classify(endpoint: Endpoint, body: bytes) -> Outcome:
     """Tell what `body`, a reply that came with a good HTTP status, is."""
     try:
+        text = body.decode()
+    except UnicodeDecodeError:
+        reason = f"the reply of {endpoint.function} is not in UTF-8 ({len(body)} bytes)"
+        return Malformed(reason, body)
+    # Refusals are JSON, whatever was asked for.
+    if endpoint.form == "csv" and not text.lstrip().startswith("{"):
+        return _classify_csv(endpoint, text, body)
+    try:
         document = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         reason = f"the reply of {endpoint.function} is no JSON object ({len(body)} bytes)"
         return Malformed(reason, body)
-    if endpoint.data_key in document:
-        return Data(body, endpoint.function)
-    if not document:
+    is_refusal = any(name in document for name in _REFUSAL_FIELDS)
+    if not is_refusal and endpoint.form == "json" and endpoint.data_key in document:
+        return _classify_json(endpoint, bytes(document[endpoint.data_key]), body)
+    if not document and endpoint.function in _EMPTY_WHERE_THERE_IS_NOTHING:
         return Unavailable(f"{endpoint.function} answered with an empty object")
-    words = " ".join(
-        bytes(document[name]).decode(errors="replace")
-        for name in _REFUSAL_FIELDS
-        if name in document
-    )
+    return _refusal(endpoint, document, body)
+
+
+def _classify_json(endpoint: Endpoint, value: bytes, body: bytes) -> Outcome:
+    if value[:1] != _OPENS_WITH.get(endpoint.data_key, b"{"):
+        reason = f"{endpoint.data_key!r} of {endpoint.function} is {value[:20].decode()}"
+        return Malformed(reason, body)
+    # Taken for a whole history it would wipe the one that is stored. An empty list of events is
+    # another matter: most companies never split.
+    if value[:1] == b"{" and not value[1:-1].strip():
+        return Unavailable(f"{endpoint.function} answered with an empty {endpoint.data_key!r}")
+    return Data(body, endpoint.function)
+
+
+def _classify_csv(endpoint: Endpoint, text: str, body: bytes) -> Outcome:
+    if not text.startswith(endpoint.data_key):
+        reason = f"the reply of {endpoint.function} does not begin with {endpoint.data_key!r}"
+        return Malformed(reason, body)
+    header, _, rows = text.partition("\n")
+    if not rows.strip():
+        return Unavailable(f"{endpoint.function} answered with a header and no row")
+    last_row = rows.rstrip().rpartition("\n")[2]
+    if last_row.count(",") < header.count(","):
+        return Malformed(f"the reply of {endpoint.function} ends in the middle of a row", body)
+    return Data(body, endpoint.function)
+
+
+def _refusal(endpoint: Endpoint, document: Mapping[str, msgspec.Raw], body: bytes) -> Outcome:
+    words = " ".join(bytes(document[name]).decode() for name in _REFUSAL_FIELDS if name in document)
     for needles, outcome, reason in _REFUSALS:
         if all(needle in words for needle in needles):
+            if outcome is UnknownSymbol and endpoint.part_parameter is not None:
+                return _refused_part(endpoint, body)
             return outcome(reason.format(function=endpoint.function), body)
+    names = [name[:40] for name in sorted(document)[:5]]
     return Malformed(
-        f"the reply of {endpoint.function} has no {endpoint.data_key!r}, "
-        f"only {sorted(document)[:5]}",
-        body,
+        f"the reply of {endpoint.function} has no {endpoint.data_key!r}, only {names}", body
     )
+
+
+def _refused_part(endpoint: Endpoint, body: bytes) -> Outcome:
+    """Tell what "Invalid API call" means where more than the ticker was asked for.
+
+    A month before the first one is refused in these words too, so they say nothing of the ticker.
+    """
+    if endpoint.form == "csv":
+        return Malformed(f"the vendor takes the call of {endpoint.function} for invalid", body)
+    return Unavailable(f"{endpoint.function} has nothing of this {endpoint.part_parameter}")

@@ -3,14 +3,14 @@
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from enum import StrEnum
 
-from stocks_assets.domain.calendar import last_closed_session
-from stocks_assets.domain.datasets import DATASETS, Dataset
+from stocks_assets.domain.calendar import last_closed_session, month_is_over
+from stocks_assets.domain.datasets import DATASETS, Call
 
-# What was never fetched is as urgent as what has missed so many of its turns.
-_NEVER = 30.0
+# A call that has failed so often in a row waits its turn like the others.
+_MANY_FAILURES = 3
 
 
 class Priority(StrEnum):
@@ -23,32 +23,45 @@ class Priority(StrEnum):
 
 _RANKS = {Priority.HIGH: 0, Priority.NORMAL: 1, Priority.LOW: 2}
 
+# The vendor has the last session of a month some hours after its close.
+_SETTLES_AFTER = timedelta(days=1)
+# It may answer by mistake that it has nothing of a month.
+_MISSING_MONTH = timedelta(days=30)
+
 _UNKNOWN = "UnknownSymbol"
 # A ticker that the vendor does not know, or an endpoint that the key may not use, is asked for
-# again after so long; all else that failed is asked for again at once.
+# again after so long; all else that failed is asked for again at once. What was not available may
+# have come when the dataset is due again.
 _RETRY_AFTER = {
     _UNKNOWN: timedelta(days=7),
-    "PremiumOnly": timedelta(days=30),
-    "Unavailable": timedelta(days=30),
+    "PremiumOnly": timedelta(days=1),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """When a dataset of a ticker was last asked for, and the kind of outcome, such as `Data`."""
+    """When a call was last made, and the kind of outcome, such as `Data`.
+
+    `had_at` is when it last was answered, and `failures` how often it has failed since.
+    """
 
     at: datetime
     outcome: str
+    had_at: datetime | None = None
+    failures: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Want:
-    """A dataset of a ticker that is to be kept up to date."""
+    """A call whose data is to be kept up to date.
 
-    dataset: str
-    ticker: str
+    `delisted_on` is the last day on which the ticker could have traded, where that is known.
+    """
+
+    call: Call
     priority: Priority
     last: Checked | None
+    delisted_on: date | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +80,12 @@ class Allowance:
 class Plan:
     """The calls to make now in order, those that have to wait, and when the last will be made.
 
-    A call is (dataset, ticker). `fresh` counts what needs no call yet.
+    `fresh` counts what needs no call yet.
     """
 
     allowance: Allowance
-    calls: tuple[tuple[str, str], ...]
-    waiting: tuple[tuple[str, str], ...]
+    calls: tuple[Call, ...]
+    waiting: tuple[Call, ...]
     fresh: int
     done_by: datetime | None
 
@@ -87,18 +100,24 @@ class Plan:
         back = f"{self.allowance.frees_at:%Y-%m-%d %H:%M} UTC"
         return f"no call is left before {back}; {len(self.waiting)} wait, the last until {by}"
 
-    def tickers(self, dataset: str) -> list[str]:
-        """Return the tickers to ask for `dataset` now, the most urgent first."""
-        return [ticker for name, ticker in self.calls if name == dataset]
+    def of(self, dataset: str) -> list[Call]:
+        """Return the calls of `dataset` to make now, the most urgent first."""
+        return [call for call in self.calls if call.dataset == dataset]
 
 
-def is_due(dataset: Dataset, last: Checked | None, now: datetime) -> bool:
-    """Tell whether `dataset` may have something new since it was `last` asked for."""
+def is_due(want: Want, now: datetime) -> bool:
+    """Tell whether the call may bring something new since it was last made."""
+    dataset, last = DATASETS[want.call.dataset], want.last
     if last is None:
         return True
-    if last.outcome != "Data":
+    if last.outcome not in ("Data", "Unavailable"):
         return now - last.at >= _RETRY_AFTER.get(last.outcome, timedelta(0))
     if now - last.at < dataset.refresh_after:
+        return False
+    if dataset.is_monthly and month_is_over(want.call.part, last.at - _SETTLES_AFTER):
+        return last.outcome == "Unavailable" and now - last.at >= _MISSING_MONTH
+    # A week of grace: the vendor's last words on a security may come late.
+    if want.delisted_on is not None and last.at.date() > want.delisted_on + timedelta(days=7):
         return False
     return not dataset.follows_sessions or last_closed_session(now) > last_closed_session(last.at)
 
@@ -106,48 +125,59 @@ def is_due(dataset: Dataset, last: Checked | None, now: datetime) -> bool:
 def plan_calls(wants: Iterable[Want], now: datetime, allowance: Allowance) -> Plan:
     """Return what to call for now and what has to wait.
 
-    Tickers of higher priority go first; within a priority, what has missed most of its turns;
-    then datasets in the order of the registry.
+    Tickers of higher priority go first; within a priority, what there is nothing of yet, in the
+    order of the registry; then what is oldest, whatever it is, so that each gets its turn.
     """
     wants = list(wants)
-    # One refusal speaks for the ticker: its other datasets would be refused alike.
+    # One refusal speaks for the ticker, if nothing speaks against it: its other datasets would be
+    # refused alike.
+    known = {want.call.ticker for want in wants if want.last and _had_at(want.last)}
     unknown = {
-        want.ticker
+        want.call.ticker
         for want in wants
         if want.last
         and want.last.outcome == _UNKNOWN
-        and not is_due(DATASETS[want.dataset], want.last, now)
+        and want.call.ticker not in known
+        and not is_due(want, now)
     }
-    due = [
-        want
-        for want in wants
-        if want.ticker not in unknown and is_due(DATASETS[want.dataset], want.last, now)
-    ]
+    due = [want for want in wants if want.call.ticker not in unknown and is_due(want, now)]
     order = {name: position for position, name in enumerate(DATASETS)}
     due.sort(
         key=lambda want: (
             _RANKS[want.priority],
-            -_turns_missed(want, now),
-            order[want.dataset],
-            want.ticker,
+            _age(want.last),
+            order[want.call.dataset],
+            want.call.ticker,
+            # The newest month first.
+            -_month_number(want.call.part),
+            want.call.part,
         )
     )
-    calls = tuple((want.dataset, want.ticker) for want in due)
+    calls = tuple(want.call for want in due)
     left = len(calls) if allowance.left is None else min(allowance.left, len(calls))
     fresh = len(wants) - len(due)
     return Plan(allowance, calls[:left], calls[left:], fresh, _done_by(calls, now, allowance))
 
 
-def _turns_missed(want: Want, now: datetime) -> float:
-    if want.last is None:
-        return _NEVER
-    turns = (now - want.last.at) / DATASETS[want.dataset].refresh_after
-    return float(math.floor(min(turns, _NEVER)))
+def _age(last: Checked | None) -> float:
+    """Return since when there is nothing newer, in seconds; minus infinity is nothing at all."""
+    if last is None:
+        return -math.inf
+    if last.failures >= _MANY_FAILURES:
+        return last.at.timestamp()
+    had_at = _had_at(last)
+    return had_at.timestamp() if had_at else -math.inf
 
 
-def _done_by(
-    calls: tuple[tuple[str, str], ...], now: datetime, allowance: Allowance
-) -> datetime | None:
+def _had_at(last: Checked) -> datetime | None:
+    return last.at if last.outcome == "Data" else last.had_at
+
+
+def _month_number(part: str) -> int:
+    return int(part.replace("-", "")) if part[:1].isdigit() else 0
+
+
+def _done_by(calls: tuple[Call, ...], now: datetime, allowance: Allowance) -> datetime | None:
     """Return when the last call can be made; None where nothing but time limits it."""
     if allowance.left is None or not allowance.per_day:
         return now

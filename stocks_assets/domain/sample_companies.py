@@ -282,6 +282,11 @@ def mix(word: _Word) -> _Word:
     return word ^ word // 2**31
 
 
+def sixteen_bits(draws: pl.Expr, place: int) -> pl.Expr:
+    """Whole numbers below 65,536: the bits of `draws` at `place`, from 0 to 3."""
+    return (draws // (1 << 16 * place) % 2**16).cast(pl.Int64)
+
+
 def key_of(*parts: int) -> int:
     """Sixty-four bits that stand for `parts`, as good as random."""
     key = 0
@@ -312,6 +317,11 @@ class Traits:
     earnings_multiple: float
     margin: float
     return_on_equity: float
+
+    @property
+    def exchange(self) -> str:
+        """Where the company is listed."""
+        return "NASDAQ" if self.key % 3 == 0 else "NYSE"
 
 
 _USUAL_DIVIDEND_ODDS = 0.6

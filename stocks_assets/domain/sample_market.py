@@ -7,7 +7,8 @@ last digit of a platform's `exp` no way into the data.
 """
 
 import json
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import lru_cache
@@ -26,8 +27,11 @@ from stocks_assets.domain.sample_companies import (
     key_of,
     mix,
     rank_of,
+    sixteen_bits,
     traits_of,
 )
+from stocks_assets.domain.sample_intraday import intraday_bars
+from stocks_assets.domain.sample_listings import listing_status
 
 _PRICES = {"open": "%.4f", "high": "%.4f", "low": "%.4f", "close": "%.4f"}
 _DAILY = "Time Series (Daily)"
@@ -63,8 +67,19 @@ _BARS = {
         "Monthly Adjusted Prices and Volumes", "Monthly Adjusted Time Series", _ADJUSTED, "1mo"
     ),
 }
-_FUNCTIONS = (*_BARS, "OVERVIEW", "SPLITS", "DIVIDENDS")
+_INTRADAY, _LISTINGS = "TIME_SERIES_INTRADAY", "LISTING_STATUS"
+_FUNCTIONS = (*_BARS, "OVERVIEW", "SPLITS", "DIVIDENDS", _INTRADAY, _LISTINGS)
 _COMPACT_ROWS = 100
+_INTRADAY_FIELDS = _PRICES | {"volume": "%d"}
+
+# What a function needs beside the ticker: how each argument is written, and how to say that.
+_ARGUMENTS = {
+    _INTRADAY: {
+        "interval": (r"(?:1|5|15|30|60)min", "1min, 5min, 15min, 30min or 60min"),
+        "month": (r"[0-9]{4}-(?:0[1-9]|1[0-2])", "a month such as 2024-03"),
+    },
+    _LISTINGS: {"state": (r"active|delisted", "active or delisted")},
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +88,7 @@ class SampleMarket:
 
     Of every twenty companies one lists three to five years after the first session, and another
     one is delisted five to seven years after it. `ticker in market` holds for any ticker that the
-    market ever lists.
+    market ever has prices of.
     """
 
     seed: int = 20160104
@@ -93,30 +108,64 @@ class SampleMarket:
         return [company(rank).ticker for rank in range(count)]
 
     def reply(
-        self, function: str, ticker: str, last_session: date, *, outputsize: str = "full"
+        self,
+        function: str,
+        ticker: str,
+        last_session: date,
+        *,
+        outputsize: str = "full",
+        month: str | None = None,
+        interval: str | None = None,
+        state: str | None = None,
     ) -> bytes:
         """What the vendor answers once `last_session` has closed.
 
-        `outputsize` is `full` or `compact` (the newest 100 rows) and concerns daily bars only. A
-        ticker that is unknown, or not listed yet, gets the vendor's refusal.
+        `outputsize` is `full` or `compact` (the newest 100 rows) and concerns daily and intraday
+        bars only. A ticker that is unknown, or not listed yet, gets the vendor's refusal, and so
+        does a month without a session of the company.
+
+        TIME_SERIES_INTRADAY needs `interval` (`1min`, `5min`, `15min`, `30min` or `60min`) and
+        `month` (`2024-03`). LISTING_STATUS needs `state` (`active` or `delisted`), and an empty
+        ticker since it is of the whole market.
 
         Raises:
-            ValueError: the market does not speak `function` or `outputsize`.
+            ValueError: the market does not speak `function`, or an argument is missing, is not
+                written as it should be, or is one that `function` does not take.
         """
         if function not in _FUNCTIONS:
             raise ValueError(f"{function!r} is not one of {', '.join(_FUNCTIONS)}")
         if outputsize not in {"full", "compact"}:
             raise ValueError(f"outputsize {outputsize!r} is neither 'full' nor 'compact'")
+        _check(function, {"month": month, "interval": interval, "state": state})
+        if function == _LISTINGS:
+            if ticker:
+                raise ValueError(f"{function} is of the whole market, and not of {ticker!r}")
+            sessions = calendar.sessions(self.first_session, last_session)
+            return listing_status(self.seed, sessions, delisted=state == "delisted")
         rank = rank_of(ticker)
         series = None if rank is None else _series(self, rank, last_session)
         if rank is None or series is None:
             return _json({} if function == "OVERVIEW" else _refusal(function))
+        traits, compact = traits_of(self.seed, rank), outputsize == "compact"
         if function in _BARS:
-            return _bars_reply(_BARS[function], ticker, series, compact=outputsize == "compact")
+            return _bars_reply(_BARS[function], ticker, series, compact=compact)
+        if month and interval:  # which nothing but intraday bars may have
+            return _intraday_reply(ticker, traits, series, month, interval, compact=compact)
         if function == "OVERVIEW":
-            return _json(_overview(company(rank), traits_of(self.seed, rank), series))
+            return _json(_overview(company(rank), traits, series))
         events = _splits(series) if function == "SPLITS" else _dividends(series)
         return _json({"symbol": ticker, "data": events})
+
+
+def _check(function: str, arguments: Mapping[str, str | None]) -> None:
+    own = _ARGUMENTS.get(function, {})
+    for name, value in arguments.items():
+        if name not in own and value is not None:
+            raise ValueError(f"{function} takes no {name}, but got {value!r}")
+        if name in own:
+            pattern, description = own[name]
+            if value is None or not re.fullmatch(pattern, value):
+                raise ValueError(f"{name} of {function} is {description}, and not {value!r}")
 
 
 def _draws(key: int, stream: int) -> pl.Expr:
@@ -124,17 +173,13 @@ def _draws(key: int, stream: int) -> pl.Expr:
     return mix(pl.col("counter") + key_of(key, stream))
 
 
-def _sixteen_bits(draws: pl.Expr, place: int) -> pl.Expr:
-    return (draws // (1 << 16 * place) % 2**16).cast(pl.Int64)
-
-
 def _uniform(draws: pl.Expr, place: int) -> pl.Expr:
-    return _sixteen_bits(draws, place) / 2**16
+    return sixteen_bits(draws, place) / 2**16
 
 
 def _normal(draws: pl.Expr) -> pl.Expr:
     # Four uniform integers are near enough to a bell, and need no logarithm.
-    total = pl.sum_horizontal(_sixteen_bits(draws, place) for place in range(4))
+    total = pl.sum_horizontal(sixteen_bits(draws, place) for place in range(4))
     return (total - 2 * (2**16 - 1)) / 37837.2
 
 
@@ -190,7 +235,7 @@ def _factors(market: SampleMarket, last_session: date) -> pl.DataFrame:
     )
 
 
-_OWN, _GAP, _WICKS, _VOLUME = range(4)
+_OWN, _GAP, _WICKS, _VOLUME, _MINUTES = range(5)
 _QUARTER = 63
 _SPLIT_DAY = 21  # of each quarter, so that splits keep clear of ex-dates
 
@@ -210,7 +255,7 @@ def _series(market: SampleMarket, rank: int, last_session: date) -> pl.DataFrame
     wicks = _draws(traits.key, _WICKS)
     fund = about.asset_type == "ETF"
     # One session in 128 brings news, on which the company moves four times as much by itself.
-    news = 1 + 3 * (_sixteen_bits(wicks, 2) % 128 == 0).cast(pl.Int64) * (not fund)
+    news = 1 + 3 * (sixteen_bits(wicks, 2) % 128 == 0).cast(pl.Int64) * (not fund)
     sigma = pl.col("volatility").sqrt() * traits.volatility
     moves = factors.select(
         "date",
@@ -326,20 +371,56 @@ def _refusal(function: str) -> dict[str, str]:
 
 
 def _bars_reply(layout: _Bars, ticker: str, series: pl.DataFrame, *, compact: bool) -> bytes:
-    meta = [layout.information, ticker, str(series["date"][-1])]
-    names = ["Information", "Symbol", "Last Refreshed"]
+    meta = {
+        "Information": layout.information,
+        "Symbol": ticker,
+        "Last Refreshed": str(series["date"][-1]),
+    }
     if layout.period is None:
         series = series.tail(_COMPACT_ROWS) if compact else series
-        meta.append("Compact" if compact else "Full size")
-        names.append("Output Size")
+        meta["Output Size"] = _output_size(compact=compact)
     else:
         series = _longer_bars(series, layout.period)
-    head = _fields(zip([*names, "Time Zone"], [*meta, "US/Eastern"], strict=True), indent=8)
-    bar = f'        "%s": {{\n{_fields(layout.fields.items(), indent=12)}\n        }}'
-    rows = series.select(pl.col("date").cast(pl.String), *layout.fields).reverse().rows()
-    bars = ",\n".join([bar % row for row in rows])
+    rows = series.select(pl.col("date").cast(pl.String), *layout.fields)
+    return _time_series(meta, layout.data_key, layout.fields, rows)
+
+
+def _intraday_reply(
+    ticker: str, traits: Traits, series: pl.DataFrame, month: str, interval: str, *, compact: bool
+) -> bytes:
+    of_month = series.with_row_index("session").filter(
+        pl.col("date").dt.to_string("%Y-%m") == month
+    )
+    if of_month.is_empty():
+        return _json(_refusal(_INTRADAY))
+    minutes = int(interval.removesuffix("min"))
+    bars = intraday_bars(key_of(traits.key, _MINUTES), of_month, minutes).with_columns(
+        pl.col("starts_at").dt.to_string("%Y-%m-%d %H:%M:%S")
+    )
+    meta = {
+        "Information": f"Intraday ({interval}) open, high, low, close prices and volume",
+        "Symbol": ticker,
+        "Last Refreshed": bars["starts_at"][-1],
+        "Interval": interval,
+        "Output Size": _output_size(compact=compact),
+    }
+    rows = bars.tail(_COMPACT_ROWS) if compact else bars
+    return _time_series(meta, f"Time Series ({interval})", _INTRADAY_FIELDS, rows)
+
+
+def _output_size(*, compact: bool) -> str:
+    return "Compact" if compact else "Full size"
+
+
+def _time_series(
+    meta: dict[str, str], data_key: str, fields: dict[str, str], rows: pl.DataFrame
+) -> bytes:
+    """The vendor's document of `rows`: the label of each and its `fields`, oldest first."""
+    head = _fields((meta | {"Time Zone": "US/Eastern"}).items(), indent=8)
+    bar = f'        "%s": {{\n{_fields(fields.items(), indent=12)}\n        }}'
+    bars = ",\n".join([bar % row for row in rows.reverse().rows()])
     return (
-        f'{{\n    "Meta Data": {{\n{head}\n    }},\n    "{layout.data_key}": {{\n{bars}\n    }}\n}}'
+        f'{{\n    "Meta Data": {{\n{head}\n    }},\n    "{data_key}": {{\n{bars}\n    }}\n}}'
     ).encode()
 
 
@@ -425,7 +506,7 @@ def _overview(about: Company, traits: Traits, series: pl.DataFrame) -> dict[str,
         "Name": about.name,
         "Description": about.description,
         "CIK": str(1_700_000 + traits.key % 200_000),
-        "Exchange": "NASDAQ" if traits.key % 3 == 0 else "NYSE",
+        "Exchange": traits.exchange,
         "Currency": "USD",
         "Country": "USA",
         "Sector": about.sector,

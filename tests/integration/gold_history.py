@@ -89,6 +89,7 @@ class Silver:
                 pl.lit(f"bronze/test/{self.loads:04}").alias("bronze_key"),
                 pl.lit("test").alias("load_id"),
                 pl.lit(datetime(2026, 1, 1, tzinfo=UTC)).alias("loaded_at"),
+                pl.lit(datetime(2026, 1, 1, tzinfo=UTC)).alias("known_at"),
             )
             _copy(connection, table, loaded)
 
@@ -109,6 +110,7 @@ def longer_bars(daily: pl.DataFrame, key: str, period: str) -> pl.DataFrame:
             pl.col("volume").sum(),
             pl.col("dividend_amount").fill_null(0).sum(),
         )
+        .with_columns(pl.lit(True).alias("is_complete"))
     )
 
 

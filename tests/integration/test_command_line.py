@@ -62,6 +62,7 @@ class CommandLine:
             "HOME": str(self.home.parent),
             "COLUMNS": "200",
             "STOCKS_ENV_FILE": os.devnull,
+            "STOCKS_UNIVERSE_FILE": os.devnull,
             "STOCKS_HOME": str(self.home),
             **self.more,
             **more,
@@ -265,7 +266,8 @@ def test_a_demo_shows_its_tables_and_tickers_and_leaves_nothing_running(demonstr
 def test_a_second_demo_writes_no_object_and_no_row(served):
     before, running = contents(served), served.running()
     assert set(before[0]) >= {f"{schema}.{t}" for schema, ts in TABLES.items() for t in ts}
-    assert sum(key.startswith("bronze/") for key, *_ in before[1]) == 2 * 5
+    # Six datasets of two tickers, and the two lists of the market.
+    assert sum(key.startswith("bronze/") for key, *_ in before[1]) == 2 * 6 + 2
     said = served.succeed("demo", "--tickers", "2", "--no-ui")
     assert "2 tickers, 0 of them new" in said
     assert contents(served) == before
@@ -438,14 +440,28 @@ def wait_for(words: str, process: subprocess.Popen[str]) -> bool:
 # The universe, and the exit status of a refresh
 
 
-def test_tickers_are_added_listed_and_removed(served):
+def test_tickers_are_added_listed_and_removed(served, tmp_path):
     known = served.succeed("tickers", "list")
     count = len(known.splitlines())
-    said = served.succeed("tickers", "add", "brk.b", "ZZ", "BRK.B")
-    assert said == f"Added 2 (BRK.B, ZZ); {count + 2} in all.\n"
-    assert served.succeed("tickers", "list") == f"{known}BRK.B\nZZ\n"
-    assert served.succeed("tickers", "remove", "Brk.B", "zz", "BRK.B") == (
-        "BRK.B: removed, its data stays\nZZ: removed, its data stays\nBRK.B: not in the universe\n"
+    said = served.succeed("tickers", "add", "brk.b", "BF/B", "BRK.B", "TFPC", "--priority", "high")
+    assert said == (
+        f"Added 3 (BRK.B, BF/B, TFPC); {count + 3} in all.\n"
+        "  TFPC was renamed to TYDE: stocks tickers add TYDE\n"
+    )
+    file = tmp_path / "universe.csv"
+    file.write_text("ticker\nBF-B\n")
+    said = served.succeed("tickers", "sync", STOCKS_UNIVERSE_FILE=str(file))
+    assert said == f"added 1 (BF-B); {count + 4} tickers in all\n"
+    assert served.succeed("tickers", "list") == f"{known}BRK.B\nBF/B\nTFPC\nBF-B\n"
+    details = served.succeed("tickers", "list", "--details")
+    first = known.split()[0]
+    assert re.search(rf"^{first} +normal +(\d+ (min|h) +)+active", details, re.MULTILINE)
+    assert re.search(r"^TFPC +high +renamed to TYDE", details, re.MULTILINE)
+    removed = ("BRK.B", "BF/B", "TFPC", "BF-B")
+    said = served.succeed("tickers", "remove", "Brk.B", "bf/b", "TFPC", "BF-B", "ZZ")
+    assert said == (
+        "".join(f"{ticker}: removed, its data stays\n" for ticker in removed)
+        + "ZZ: not in the universe\n"
     )
     line = served.refuse("refresh", known.split()[0], "zz")
     assert line == "error: not in the universe: ZZ; add them with: stocks tickers add ZZ"
@@ -454,15 +470,28 @@ def test_tickers_are_added_listed_and_removed(served):
 def test_a_refresh_on_outside_servers_does_what_it_can_and_its_status_says_so(outside, servers):
     known = SampleMarket().tickers(1)[0]
     assert "there are no tickers yet" in outside.refuse("refresh")
-    outside.succeed("tickers", "add", known, "NOPE")
+    file = outside.home.parent / "universe.yaml"
+    file.write_text(
+        f"tickers: [{known}, NOPE, BF/B]\nlistings: [{{exchanges: [NASDAQ], at_most: 2}}]"
+    )
+    outside.more["STOCKS_UNIVERSE_FILE"] = str(file)
     some = outside.run("refresh")
     assert some.returncode == 3
-    assert "1 of 2 tickers failed:" in some.stdout
+    assert "Loading the list of securities" in some.stdout
+    assert "2 of 4 tickers failed:" in some.stdout
     failures = some.stdout.split("tickers failed:")[1].strip().splitlines()
-    assert {line.split(":")[0].strip() for line in failures} == {"NOPE"}
+    assert {line.split(":")[0].strip() for line in failures} == {"NOPE", "BF/B"}
     with psycopg.connect(outside.more["STOCKS_DATABASE_URL"]) as connection:
         done = connection.execute("select distinct ticker from gold.fct_weekly_prices").fetchall()
-    assert done == [(known,)]
+        assert (known,) in done
+        assert len(done) == 2
+        connection.execute("delete from ops.silver_loads where ticker = %s", (known,))
+
+    # What the vendor does not know is left alone.
+    mended = outside.succeed("refresh", "--failed")
+    assert re.search(rf"^  {known}: silver/companies, .* without the newest", mended, re.MULTILINE)
+    assert "All 1 tickers are up to date" in mended
+    assert "Nothing of 4 tickers has failed" in outside.succeed("refresh", "--failed")
 
     with psycopg.connect(outside.more["STOCKS_DATABASE_URL"]) as connection:
         connection.execute("drop table bronze.objects")
@@ -514,6 +543,8 @@ def test_the_developers_own_aws_settings_and_proxy_do_not_disturb_the_embedded_s
         ),
         ("refresh", {"STOCKS_REPLAY_VINTAGE": "notadate"}, "expected a date such as 2024-04-15"),
         ("tickers add A;B", {}, "'A;B' is not a ticker"),
+        ("up", {"STOCKS_UNIVERSE_FILE": "/no/where.yaml"}, "is not there; put it there"),
+        ("tickers sync", {"STOCKS_UNIVERSE_FILE": __file__}, "no YAML that can be read"),
         ("refresh ../etc", {}, "'../etc' is not a ticker"),
         ("tickers list", {"STOCKS_BUCKET": "A B"}, "STOCKS_BUCKET='A B' cannot be used"),
         ("up", {"STOCKS_UI_PORT": "http"}, "STOCKS_UI_PORT='http' cannot be used"),

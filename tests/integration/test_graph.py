@@ -14,7 +14,7 @@ from stocks_assets.adapters.object_store import ObjectStore
 from stocks_assets.adapters.sources.sample import SampleSource
 from stocks_assets.domain.bronze_key import BronzeKey, content_hash
 from stocks_assets.domain.datasets import COMPANIES, DATASETS
-from stocks_assets.domain.outcomes import Unavailable
+from stocks_assets.domain.outcomes import TransportFailed, Unavailable
 from stocks_assets.domain.payloads import SILVER_TABLES
 from stocks_assets.domain.sample_market import SampleMarket
 
@@ -22,9 +22,16 @@ FRIDAY, MONDAY = date(2026, 11, 13), date(2026, 11, 16)
 MARKET = SampleMarket(first_session=date(2024, 1, 2))
 TICKERS = MARKET.tickers(4)
 INGEST = ("bronze", "silver")
+# Of each refresh: intraday bars come for those who want them.
+DAILY = [name for name, dataset in DATASETS.items() if not dataset.is_monthly]
 PER_TICKER = (
-    *(f"bronze/{name}" for name in DATASETS),
-    *(f"silver/{name}" for name in SILVER_TABLES),
+    *(f"bronze/{name}" for name in DAILY if not DATASETS[name].is_of_market),
+    *(
+        f"silver/{name}"
+        for name, table in SILVER_TABLES.items()
+        if name in DAILY and not table.is_of_market
+    ),
+    "silver/corporate_actions",
     "gold/fct_daily_prices",
     "gold/fct_weekly_prices",
     "gold/agg_weekly_prices",
@@ -61,7 +68,13 @@ def test_a_refresh_takes_every_ticker_from_the_source_to_gold(world):
     assert world.refresh(sample(), TICKERS).success
     for asset in PER_TICKER:
         assert world.materialized(asset) == set(TICKERS), asset
-    for asset in ("silver/exchange_calendar", "gold/dim_date", "gold/dim_company"):
+    for asset in (
+        "silver/exchange_calendar",
+        "silver/listings",
+        "bronze/quarantine",
+        "gold/dim_date",
+        "gold/dim_company",
+    ):
         assert world.instance.get_latest_materialization_event(dg.AssetKey(asset.split("/")))
     for table in TABLES:
         tickers = world.query(f"select distinct ticker from {table}")["ticker"]
@@ -69,7 +82,10 @@ def test_a_refresh_takes_every_ticker_from_the_source_to_gold(world):
         expected = set(paying) if table == "silver.corporate_actions" else set(TICKERS)
         assert expected <= set(tickers) <= set(TICKERS), table
     assert world.query("select count(*) from gold.dim_company").item() == len(TICKERS)
-    assert len(world.objects()) == len(TICKERS) * len(DATASETS)
+    datasets = [DATASETS[name] for name in DAILY]
+    assert len(world.objects()) == sum(
+        len(dataset.parts) * (1 if dataset.is_of_market else len(TICKERS)) for dataset in datasets
+    )
 
 
 def test_a_second_refresh_of_the_same_day_changes_nothing(world):
@@ -153,10 +169,10 @@ def test_a_partition_that_is_no_ticker_is_named_and_the_others_are_done(world):
 
 
 class WithoutCompanies(SampleSource):
-    def fetch(self, dataset, ticker):
+    def fetch(self, dataset, ticker, part=""):
         if dataset is COMPANIES:
             return Unavailable("not sold here")
-        return super().fetch(dataset, ticker)
+        return super().fetch(dataset, ticker, part)
 
 
 @pytest.mark.parametrize("way", ["refresh", "materialize"])
@@ -318,3 +334,68 @@ def test_the_verdict_executed_again_alone_stays_what_it_was(world):
     record = world.instance.event_log_storage.get_latest_asset_check_execution_by_key([checks])
     assert record[checks].run_id == again.run_id
     assert record[checks].status.value == "FAILED"
+
+
+class Counted(SampleSource):
+    """Sells the market, fails for some tickers, and counts what it was asked."""
+
+    def __init__(self, failing):
+        super().__init__(MARKET, lambda: FRIDAY)
+        self.failing = set(failing)
+        self.asked = []
+
+    def fetch(self, dataset, ticker, part=""):
+        self.asked.append((dataset.name, ticker))
+        if ticker in self.failing:
+            return TransportFailed("the line is dead")
+        return super().fetch(dataset, ticker, part)
+
+
+def test_a_refresh_that_is_executed_again_asks_just_for_what_failed(world):
+    world.add(*TICKERS)
+    source = Counted(TICKERS[:1])
+    failed = world.refresh(source, TICKERS)
+    assert not failed.success
+    source.failing, source.asked = set(), []
+    job = world.definitions(source).resolve_job_def("refresh")
+    again = world.instance.create_run_for_job(
+        job,
+        execution_plan=create_execution_plan(InMemoryJob(job), failed.dagster_run.run_config),
+        run_config=failed.dagster_run.run_config,
+        tags=failed.dagster_run.tags,
+        root_run_id=failed.run_id,
+        parent_run_id=failed.run_id,
+    )
+    assert execute_run(InMemoryJob(job), again, world.instance).success
+    assert {ticker for _, ticker in source.asked} == {TICKERS[0]}
+    assert len(source.asked) == len([n for n in DAILY if not DATASETS[n].is_of_market])
+    assert world.materialized("gold/fct_daily_prices") == set(TICKERS)
+
+
+ODD = dict(zip(["BRK.B", "BF-B", "BF/B", "TSCO.LON"], TICKERS, strict=True))
+
+
+class Odd(SampleSource):
+    """Sells the market under tickers with signs in them."""
+
+    def fetch(self, dataset, ticker, part=""):
+        outcome = super().fetch(dataset, ODD.get(ticker, ticker), part)
+        body = outcome.body.replace(ODD.get(ticker, "?").encode(), ticker.encode())
+        return type(outcome)(body, outcome.function)
+
+
+def test_tickers_with_signs_in_them_work_from_partitions_to_keys_urls_and_gold(world):
+    world.add(*ODD)
+    assert world.refresh(Odd(MARKET, lambda: FRIDAY), list(ODD)).success
+    for asset in PER_TICKER:
+        assert world.materialized(asset) == set(ODD), asset
+    keys = [BronzeKey.parse(key) for key in world.objects()]
+    assert {key.ticker for key in keys} == {"", *ODD}
+    assert "_BF~B_" in str(next(key for key in keys if key.ticker == "BF/B"))
+    assert all("/bronze/" in world.bronze.url(key) for key in keys)
+    for table in ("silver.daily_bars", "gold.fct_daily_prices", "gold.dim_company"):
+        assert set(world.query(f"select distinct ticker from {table}")["ticker"]) == set(ODD)
+    # And each by itself, as from the UI.
+    assert world.materialize(
+        Odd(MARKET, lambda: FRIDAY), "bronze/splits", "silver/corporate_actions", first="BF/B"
+    ).success

@@ -1,89 +1,53 @@
 """A refresh on a key with few calls, against a server that counts them."""
 
-import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Lock, Thread
-from urllib.parse import parse_qsl, urlsplit
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 
 import dagster as dg
 import pytest
+from vendor import KEY, REFUSALS, Vendor, sample_market
 
+from stocks_assets.adapters.bronze import BronzeStore, Stored, Waiting
 from stocks_assets.adapters.budget import CallBudget, Rates
+from stocks_assets.adapters.planning import calls_for
 from stocks_assets.adapters.sources.alpha_vantage import AlphaVantageSource
+from stocks_assets.domain.datasets import DATASETS, WEEKLY_BARS, Call
 from stocks_assets.domain.sample_market import SampleMarket
 
 MARKET = SampleMarket()
-KEY = "THE0KEY0OF0MINE"
-QUOTA = {
-    "Information": f"We have detected your API key as {KEY} and our standard API rate limit is 25 "
-    "requests per day. Please subscribe to any of the premium plans"
-}
-
-
-class Vendor(ThreadingHTTPServer):
-    """Sells the sample market, `sells` calls in all, and counts what it was asked."""
-
-    daemon_threads = True
-
-    def __init__(self, last_session):
-        super().__init__(("127.0.0.1", 0), Answer)
-        self.last_session = last_session
-        self.sells = None
-        self.calls = []
-        self.lock = Lock()
-
-    @property
-    def url(self):
-        return f"http://127.0.0.1:{self.server_address[1]}/query"
-
-
-class Answer(BaseHTTPRequestHandler):
-    def do_GET(self):
-        query = dict(parse_qsl(urlsplit(self.path).query))
-        with self.server.lock:
-            self.server.calls.append((query["function"], query["symbol"]))
-            spent = self.server.sells is not None and len(self.server.calls) > self.server.sells
-        if spent:
-            body = json.dumps(QUOTA).encode()
-        else:
-            body = MARKET.reply(
-                query["function"],
-                query["symbol"],
-                self.server.last_session,
-                outputsize=query.get("outputsize", "compact"),
-            )
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_):
-        pass
 
 
 @pytest.fixture
 def vendor():
-    from datetime import UTC, datetime
+    with Vendor(sample_market(MARKET)) as server:
+        yield server
 
-    from stocks_assets.domain.calendar import last_closed_session
 
-    server = Vendor(last_closed_session(datetime.now(UTC)))
-    thread = Thread(target=server.serve_forever)
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+def sells(vendor, count):
+    """Let the vendor refuse all calls after the first `count`."""
+    sold = vendor.answer
+    vendor.answer = lambda asked: (
+        sold(asked) if len(vendor.calls) <= count else REFUSALS["day quota"]
+    )
 
 
 def source(vendor, warehouse, per_day):
     budget = CallBudget(warehouse, KEY, Rates(per_second=100, per_day=per_day))
     return AlphaVantageSource(KEY, premium=False, url=vendor.url, budget=budget, retry_wait=0.01)
+
+
+def all_calls(tickers):
+    """Return how many calls a free key needs for all there is of `tickers` and the market."""
+    return sum(
+        len(list(calls_for(dataset, tickers, datetime.now(UTC), 0)))
+        for dataset in DATASETS.values()
+        if not dataset.is_premium
+    )
 
 
 def test_a_refresh_makes_the_calls_of_the_day_and_the_next_goes_on_where_it_stopped(world, vendor):
@@ -93,7 +57,7 @@ def test_a_refresh_makes_the_calls_of_the_day_and_the_next_goes_on_where_it_stop
     result = world.refresh(first, tickers)
     first.close()
     assert result.success
-    assert len(vendor.calls) == len(set(vendor.calls)) == 6
+    assert len(vendor.calls) == len({str(call.query) for call in vendor.calls}) == 6
     assert len(world.objects()) == 6
     observed = world.instance.fetch_observations(dg.AssetKey(["bronze", "weekly_bars"]), limit=1)
     metadata = observed.records[0].asset_observation.metadata
@@ -108,17 +72,18 @@ def test_a_refresh_makes_the_calls_of_the_day_and_the_next_goes_on_where_it_stop
     second = source(vendor, world.warehouse, per_day=25)
     assert world.refresh(second, tickers).success
     second.close()
-    assert len(vendor.calls) == len(set(vendor.calls)) == 4 * 5
+    assert len(vendor.calls) == len({str(call.query) for call in vendor.calls})
+    assert len(vendor.calls) == all_calls(tickers)
     assert world.materialized("gold/fct_daily_prices") == set(tickers)
 
     third = source(vendor, world.warehouse, per_day=25)
     assert world.refresh(third, tickers).success
     third.close()
-    assert len(vendor.calls) == 4 * 5
+    assert len(vendor.calls) == all_calls(tickers)
 
 
 def test_a_vendor_that_says_the_day_is_spent_is_left_alone_and_nothing_is_red(world, vendor):
-    vendor.sells = 3
+    sells(vendor, 3)
     tickers = MARKET.tickers(4)
     world.add(*tickers)
     calls = source(vendor, world.warehouse, per_day=25)
@@ -132,6 +97,26 @@ def test_a_vendor_that_says_the_day_is_spent_is_left_alone_and_nothing_is_red(wo
     assert len(world.objects()) == 3
 
 
+def test_a_refresh_without_a_call_left_is_not_red_and_says_when_to_come_back(world, vendor):
+    tickers = MARKET.tickers(2)
+    world.add(*tickers)
+    calls = source(vendor, world.warehouse, per_day=2)
+    with CallBudget(world.warehouse, KEY, Rates(per_second=100, per_day=2)) as another_process:
+        assert [another_process.take() for _ in range(2)] == [None, None]
+        frees_at = another_process.allowance().frees_at
+    result = world.refresh(calls, tickers, layers=("bronze",))
+    calls.close()
+    assert result.success
+    assert vendor.calls == []
+    assert world.objects() == []
+    log = " ".join(entry.user_message for entry in world.instance.all_logs(result.run_id))
+    assert f"no call is left before {frees_at:%Y-%m-%d %H:%M} UTC" in log
+    observed = world.instance.fetch_observations(dg.AssetKey(["bronze", "weekly_bars"]), limit=1)
+    metadata = observed.records[0].asset_observation.metadata
+    assert (metadata["calls_now"].value, metadata["calls_left_today"].value) == (0, 0)
+    assert metadata["done_by"].value >= frees_at.timestamp()
+
+
 def test_an_unknown_ticker_is_not_asked_for_twice_and_its_refusal_is_kept_apart_without_the_key(
     world, vendor
 ):
@@ -142,7 +127,7 @@ def test_an_unknown_ticker_is_not_asked_for_twice_and_its_refusal_is_kept_apart_
     calls.close()
     assert not result.success
     # An empty overview tells nothing; the first refusal speaks for the other datasets.
-    assert [function for function, symbol in vendor.calls if symbol == "NOPE"] == [
+    assert [function for function, symbol in vendor.asked() if symbol == "NOPE"] == [
         "OVERVIEW",
         "TIME_SERIES_DAILY",
     ]
@@ -151,10 +136,6 @@ def test_an_unknown_ticker_is_not_asked_for_twice_and_its_refusal_is_kept_apart_
     (kept,) = world.store.keys_after("quarantine/", "")
     assert kept in reasons[0]
     assert b"Invalid API call" in world.store.get(kept)
-    events = str([event.event_specific_data for event in result.all_events])
-    stored = [world.store.get(key) for key in [*world.objects(), kept]]
-    assert KEY not in events
-    assert all(KEY.encode() not in body for body in stored)
 
 
 def test_a_fetch_that_is_killed_leaves_no_call_uncounted_and_no_object_twice(
@@ -168,13 +149,14 @@ from stocks_assets.adapters.budget import CallBudget, Rates
 from stocks_assets.adapters.object_store import ObjectStore, S3Location
 from stocks_assets.adapters.sources.alpha_vantage import AlphaVantageSource
 from stocks_assets.adapters.warehouse import Warehouse
-from stocks_assets.domain.datasets import WEEKLY_BARS
+from stocks_assets.domain.datasets import WEEKLY_BARS, Call
 warehouse = Warehouse({world.warehouse.database_url!r})
 location = S3Location({servers.s3_endpoint_url!r}, {servers.aws_access_key_id!r}, {servers.aws_secret_access_key!r})
 bronze = BronzeStore(ObjectStore(location, {store.bucket!r}), warehouse)
 budget = CallBudget(warehouse, {KEY!r}, Rates(per_second=4, per_day=25))
 source = AlphaVantageSource({KEY!r}, premium=False, url={vendor.url!r}, budget=budget)
-for _ in bronze.ingest(source, WEEKLY_BARS, {tickers!r}, threads=4):
+calls = [Call("weekly_bars", ticker) for ticker in {tickers!r}]
+for _ in bronze.ingest(source, WEEKLY_BARS, calls, threads=4):
     pass
 """
     with subprocess.Popen([sys.executable, "-c", script]) as process:
@@ -191,5 +173,22 @@ for _ in bronze.ingest(source, WEEKLY_BARS, {tickers!r}, threads=4):
     assert len(vendor.calls) <= 25
     weekly = [key for key in world.objects() if "/weekly_bars/" in key]
     assert len(weekly) == 12
-    later = {symbol for function, symbol in vendor.calls[made:] if "WEEKLY" in function}
+    later = {symbol for function, symbol in vendor.asked()[made:] if "WEEKLY" in function}
     assert world.materialized("bronze/weekly_bars") >= later
+
+
+def test_two_fetches_of_the_same_tickers_at_once_make_each_call_once(world, vendor, store):
+    calls = [Call("weekly_bars", ticker) for ticker in MARKET.tickers(20)]
+    asking = source(vendor, world.warehouse, per_day=100)
+    decided_at = datetime.now(UTC)
+
+    def fetch(_):
+        bronze = BronzeStore(store, world.warehouse)
+        return list(bronze.ingest(asking, WEEKLY_BARS, calls, threads=4, decided_at=decided_at))
+
+    with ThreadPoolExecutor(2) as pool:
+        results = [result for part in pool.map(fetch, range(2)) for _, result in part]
+    asking.close()
+    assert len(vendor.calls) == len(world.objects()) == 20
+    assert sum(isinstance(result, Stored) for result in results) == 20
+    assert sum(isinstance(result, Waiting) for result in results) == 20

@@ -404,6 +404,36 @@ def test_an_unknown_output_size_is_refused():
         MARKET.reply("TIME_SERIES_DAILY", "KLVN", TODAY, outputsize="huge")
 
 
+@pytest.mark.parametrize(
+    ("function", "arguments", "complaint"),
+    [
+        ("TIME_SERIES_INTRADAY", {"month": "2024-03"}, "interval of .* 30min or 60min, .* None"),
+        ("TIME_SERIES_INTRADAY", {"interval": "5min"}, "month of .* such as 2024-03, .* None"),
+        ("TIME_SERIES_INTRADAY", {"interval": "5", "month": "2024-03"}, "and not '5'"),
+        ("TIME_SERIES_INTRADAY", {"interval": "05min", "month": "2024-03"}, "and not '05min'"),
+        ("TIME_SERIES_INTRADAY", {"interval": "5min", "month": "2024-3"}, "and not '2024-3'"),
+        ("TIME_SERIES_INTRADAY", {"interval": "5min", "month": "2024-13"}, "and not '2024-13'"),
+        ("TIME_SERIES_INTRADAY", {"interval": "5min", "month": "2024-03\n"}, "and not '2024-03"),
+        (
+            "TIME_SERIES_INTRADAY",
+            {"interval": "5min", "month": "2024-03", "state": "active"},
+            "takes no state, but got 'active'",
+        ),
+        ("LISTING_STATUS", {}, "state of LISTING_STATUS is active or delisted, and not None"),
+        ("LISTING_STATUS", {"state": "gone"}, "and not 'gone'"),
+        ("LISTING_STATUS", {"state": "active", "month": "2024-03"}, "takes no month"),
+        ("LISTING_STATUS", {"state": "active"}, "of the whole market, and not of 'KLVN'"),
+        ("TIME_SERIES_DAILY", {"interval": "5min"}, "takes no interval, but got '5min'"),
+        ("OVERVIEW", {"month": "2024-03"}, "takes no month"),
+    ],
+)
+def test_an_argument_that_is_missing_malformed_or_of_another_function_is_refused(
+    function, arguments, complaint
+):
+    with pytest.raises(ValueError, match=complaint):
+        MARKET.reply(function, "KLVN", TODAY, **arguments)
+
+
 def test_tickers_are_distinct_and_every_shorter_list_begins_a_longer_one():
     tickers = MARKET.tickers(20_000)
     assert len(set(tickers)) == 20_000

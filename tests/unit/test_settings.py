@@ -39,6 +39,7 @@ def test_without_any_variable_everything_has_a_default():
     assert settings.alpha_vantage_plan == "free"
     assert settings.aws_region == "us-east-1"
     unset = ("replay_dir", "replay_vintage", "alpha_vantage_api_key", "database_url")
+    unset += ("universe_file",)
     unset += ("dagster_database_url", "s3_endpoint_url", "aws_access_key_id", "ui_port")
     assert {name: getattr(settings, name) for name in unset} == dict.fromkeys(unset)
 
@@ -75,6 +76,7 @@ def test_good_values_are_taken_as_they_are_meant(monkeypatch, tmp_path):
     values = {
         "STOCKS_HOME": "some/folder",
         "STOCKS_REPLAY_DIR": "~/recordings",
+        "STOCKS_UNIVERSE_FILE": "my/universe.csv",
         "STOCKS_REPLAY_VINTAGE": "20240415",
         "STOCKS_DATABASE_URL": f"postgresql+psycopg2://u:{SECRET}%40@[::1]:6543/db?sslmode=prefer",
         "STOCKS_DAGSTER_DATABASE_URL": "postgres:///dagster?host=/run/postgresql",
@@ -86,6 +88,7 @@ def test_good_values_are_taken_as_they_are_meant(monkeypatch, tmp_path):
     settings = read_settings()
     assert settings.home == Path.cwd() / "some/folder"
     assert settings.replay_dir == tmp_path / "me" / "recordings"
+    assert settings.universe_file == tmp_path / "my" / "universe.csv"
     assert settings.replay_vintage == date(2024, 4, 15)
     assert settings.database_url.get_secret_value() == (
         f"postgresql://u:{SECRET}%40@[::1]:6543/db?sslmode=prefer"
@@ -110,7 +113,8 @@ def test_good_values_are_taken_as_they_are_meant(monkeypatch, tmp_path):
         ("STOCKS_TICKERS_PER_RUN", "0", "greater than or equal to 1"),
         ("STOCKS_FETCH_THREADS", "1000", "less than or equal to 64"),
         ("STOCKS_HOME", __file__, "choose another home folder"),
-        ("STOCKS_HOME", "~nobody-of-this-name/x", "expected a folder"),
+        ("STOCKS_HOME", "~nobody-of-this-name/x", "expected a path"),
+        ("STOCKS_UNIVERSE_FILE", "~nobody-of-this-name/x", "expected a path"),
         ("STOCKS_ALPHA_VANTAGE_URL", "www.alphavantage.co", "http://host:port"),
     ],
 )

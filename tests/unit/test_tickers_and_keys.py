@@ -4,17 +4,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stocks_assets.domain.bronze_key import BronzeKey, content_hash
+from stocks_assets.domain.bronze_key import BronzeKey, QuarantineKey, content_hash
+from stocks_assets.domain.datasets import MARKET, Call
 from stocks_assets.domain.tickers import decode_ticker, encode_ticker, parse_ticker
 from stocks_assets.errors import InvalidKeyError, InvalidTickerError
 
 TICKERS = st.from_regex(r"[A-Z0-9]{1,5}([.\-/][A-Z0-9]{1,4}){0,2}", fullmatch=True)
+MOMENTS = st.datetimes(datetime(1990, 1, 1), datetime(2200, 1, 1), timezones=st.just(UTC))
 KEYS = st.builds(
     BronzeKey,
     dataset=st.from_regex(r"[a-z][a-z0-9_]{0,20}", fullmatch=True),
-    ticker=TICKERS,
-    fetched_at=st.datetimes(datetime(1990, 1, 1), datetime(2200, 1, 1), timezones=st.just(UTC)),
+    ticker=TICKERS | st.just(MARKET),
+    fetched_at=MOMENTS,
     content_hash=st.from_regex(r"[0-9a-f]{16}", fullmatch=True),
+    part=st.sampled_from(["", "2024-03", "active", "0123456789abcdef"]),
+    form=st.sampled_from(["json", "csv"]),
 )
 
 
@@ -76,6 +80,21 @@ def test_a_bronze_key_is_written_in_utc():
     moment = datetime(2026, 11, 20, 18, 30, 1, 5, tzinfo=timezone(timedelta(hours=-5)))
     key = BronzeKey("weekly_bars", "BF/B", moment, content_hash(b"{}"))
     assert str(key) == ("bronze/weekly_bars/2026-11-20/233001.000005_BF~B_44136fa355b3678a.json.gz")
+
+
+def test_what_is_of_the_market_has_no_ticker_in_its_key():
+    moment = datetime(2026, 11, 20, 23, tzinfo=UTC)
+    key = BronzeKey("listings", MARKET, moment, "0" * 16, part="active", form="csv")
+    assert str(key) == ("bronze/listings/2026-11-20/230000.000000_~_active_0000000000000000.csv.gz")
+    assert key.call == Call("listings", MARKET, "active")
+
+
+@given(KEYS, st.sampled_from(["BadKey", "Malformed"]))
+def test_the_key_of_a_quarantined_reply_comes_back_from_its_text(key, outcome):
+    quarantined = QuarantineKey(key.call, key.fetched_at, outcome)
+    assert QuarantineKey.parse(str(quarantined)) == quarantined
+    with pytest.raises(InvalidKeyError):
+        BronzeKey.parse(str(quarantined))
 
 
 def test_a_time_without_a_zone_makes_no_key():

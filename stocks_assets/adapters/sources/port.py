@@ -11,11 +11,14 @@ from stocks_assets.domain.planner import Allowance
 class Source(Protocol):
     """Where the vendor's bytes come from. Safe to call from several threads."""
 
-    def fetch(self, dataset: Dataset, ticker: str) -> Outcome:
-        """Return what the source has of `dataset` for `ticker`, in the vendor's bytes.
+    def fetch(self, dataset: Dataset, ticker: str, part: str = "") -> Outcome:
+        """Return what the source has of `dataset`, or a part of it, in the vendor's bytes.
 
-        A refusal is an outcome, not an exception.
+        `ticker` is `MARKET` for a dataset of the market. A refusal is an outcome, not an exception.
         """
+
+    def offers(self, dataset: Dataset) -> bool:
+        """Tell whether the source sells `dataset` at all, as far as is known without asking."""
 
     def allowance(self) -> Allowance | None:
         """Return how many calls are left; None where calls cost nothing and need no plan."""

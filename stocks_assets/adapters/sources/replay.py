@@ -1,4 +1,8 @@
-"""Recorded payloads: `<FUNCTION>/<vintage>/<TICKER>.json` below one folder."""
+"""Recorded payloads: `<FUNCTION>/<vintage>/<TICKER>.json` below one folder.
+
+A part of a dataset has its name after the ticker, `AAPL_2024-03.json`; what is of the market has
+that name alone, `active.csv`.
+"""
 
 from collections.abc import Iterator, Sequence
 from datetime import date
@@ -17,12 +21,13 @@ class ReplaySource:
         self._folder = folder
         self._vintage = vintage
 
-    def fetch(self, dataset: Dataset, ticker: str) -> Outcome:
+    def fetch(self, dataset: Dataset, ticker: str, part: str = "") -> Outcome:
         """Return the recorded payload; what has no recording is not available.
 
         Of recordings of one day, the one of the fullest endpoint is served.
         """
-        name = f"{encode_ticker(ticker)}.json"
+        words = [part] if dataset.is_of_market else [encode_ticker(ticker), part]
+        name = f"{'_'.join(word for word in words if word)}.{dataset.form}"
         recordings = [
             (vintage, -rank, endpoint, folder / name)
             for rank, endpoint in enumerate(dataset.endpoints)
@@ -31,12 +36,17 @@ class ReplaySource:
         ]
         if not recordings:
             functions = " or ".join(endpoint.function for endpoint in dataset.endpoints)
-            return Unavailable(f"no recording of {functions} for {ticker}")
+            asked = " ".join(word for word in (ticker, part) if word)
+            return Unavailable(f"no recording of {functions} for {asked}")
         _, _, endpoint, path = max(recordings, key=lambda recording: recording[:2])
         try:
             return classify(endpoint, path.read_bytes())
         except OSError as error:
             return TransportFailed(f"{path} cannot be read: {error.strerror}")
+
+    def offers(self, dataset: Dataset) -> bool:  # noqa: ARG002 # the port's name
+        """Offer everything: what has no recording is not available."""
+        return True
 
     def allowance(self) -> None:
         """Plan nothing: calls cost nothing here."""
@@ -44,10 +54,13 @@ class ReplaySource:
     def listed_tickers(self, count: int | None) -> Sequence[str]:
         """Return the tickers with a recording, in alphabetical order."""
         functions = {
-            endpoint.function for dataset in DATASETS.values() for endpoint in dataset.endpoints
+            endpoint.function
+            for dataset in DATASETS.values()
+            if not dataset.is_of_market
+            for endpoint in dataset.endpoints
         }
         names = {
-            recording.stem
+            recording.stem.partition("_")[0]
             for function in functions
             for _, folder in self._vintages(function)
             for recording in folder.glob("*.json")

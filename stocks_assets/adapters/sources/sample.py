@@ -17,11 +17,18 @@ class SampleSource:
         self._market = market
         self._last_session = last_session
 
-    def fetch(self, dataset: Dataset, ticker: str) -> Outcome:
+    def fetch(self, dataset: Dataset, ticker: str, part: str = "") -> Outcome:
         """Return the reply of the fullest endpoint: this vendor sells everything for nothing."""
         endpoint = dataset.endpoints[0]
-        body = self._market.reply(endpoint.function, ticker, self._last_session())
+        asked = {endpoint.part_parameter: part} if endpoint.part_parameter else {}
+        if "interval" in endpoint.parameters:
+            asked["interval"] = endpoint.parameters["interval"]
+        body = self._market.reply(endpoint.function, ticker, self._last_session(), **asked)
         return classify(endpoint, body)
+
+    def offers(self, dataset: Dataset) -> bool:  # noqa: ARG002 # the port's name
+        """Offer everything."""
+        return True
 
     def allowance(self) -> None:
         """Plan nothing: calls cost nothing here."""

@@ -1,0 +1,45 @@
+"""The backlog, made from what the warehouse knows."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from stocks_assets.adapters.planning import calls_for
+from stocks_assets.adapters.sources.port import Source
+from stocks_assets.adapters.warehouse import Warehouse
+from stocks_assets.domain.backlog import find_backlog
+from stocks_assets.domain.datasets import DATASETS
+from stocks_assets.domain.payloads import SILVER_TABLES
+from stocks_assets.domain.planner import Priority, Want
+
+
+def make_backlog(
+    source: Source,
+    warehouse: Warehouse,
+    tickers: Sequence[str],
+    *,
+    intraday_months: int,
+    gold_project: str,
+) -> dict[str, list[str]]:
+    """Return those of `tickers` of which something failed or is missing, in order, and why.
+
+    `gold_project` is the digest of the dbt project that gold should be built by.
+    """
+    now = datetime.now(UTC)
+    fetches = warehouse.fetches()
+    wants = (
+        Want(call, Priority.NORMAL, fetches.get(call))
+        for dataset in DATASETS.values()
+        if not dataset.is_of_market and source.offers(dataset)
+        for call in calls_for(dataset, tickers, now, intraday_months)
+    )
+    inputs = [
+        (table.name, dataset.name) for table in SILVER_TABLES.values() for dataset in table.inputs
+    ]
+    found = find_backlog(
+        wants,
+        now,
+        failed=warehouse.failed_fetches(),
+        behind_in_silver=warehouse.tickers_behind_in_silver(tickers, inputs),
+        behind_in_gold=warehouse.tickers_behind_in_gold(tickers, gold_project),
+    )
+    return {ticker: found[ticker] for ticker in tickers if ticker in found}

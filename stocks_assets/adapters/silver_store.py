@@ -1,0 +1,348 @@
+"""The silver tables in PostgreSQL: what comes is compared with what is stored and merged.
+
+What it supersedes is kept. The order of the writes makes a load that is killed harmless: first what
+is superseded is noted, then rows are merged, then rows that are gone are deleted. A second load of
+the same objects finds the same differences, or what is left of them.
+"""
+
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, date, datetime
+from typing import NamedTuple
+
+import polars as pl
+from psycopg.sql import SQL, Composed, Identifier, Literal
+
+from stocks_assets.adapters import loader
+from stocks_assets.adapters.warehouse import Warehouse
+from stocks_assets.domain.datasets import MARKET
+from stocks_assets.domain.payloads import SilverTable
+from stocks_assets.domain.restatements import PROVENANCE, Changes, compare
+
+SCHEMA = "silver"
+_SHADOW = "silver_shadow"
+_HISTORY = ("superseded_rows", "restated_closes")
+_SHORTER = (
+    "the payload has {} {} where {} are stored; if it is right, materialize it with the config "
+    "accept_shorter: true"
+)
+# A whole history that has lost more than a tenth of so many rows is not believed.
+_ENOUGH_ROWS, _KEPT_SHARE = 20, 0.9
+
+
+class Origin(NamedTuple):
+    """The object that rows came from, and when it came."""
+
+    bronze_key: str
+    known_at: datetime
+
+
+class Extent(NamedTuple):
+    """How many rows a table has of a ticker, and from when to when."""
+
+    row_count: int
+    first_date: date
+    last_date: date
+
+
+class Merged(NamedTuple):
+    """What a merge changed, and the tickers that it refused, with the reasons."""
+
+    changes: Changes
+    refused: dict[str, str]
+
+
+class SilverStore:
+    """The silver tables of one schema."""
+
+    def __init__(self, warehouse: Warehouse, schema: str = SCHEMA) -> None:
+        self._warehouse = warehouse
+        self._schema = schema
+
+    def merge(
+        self,
+        table: SilverTable,
+        given: pl.DataFrame,
+        whole: Mapping[str, Origin],
+        *,
+        accept_shorter: bool = False,
+    ) -> Merged:
+        """Merge `given` into `table`; what it supersedes is kept. One merge runs at a time.
+
+        `given` has the table's business columns, `bronze_key` and `known_at`, and no key twice. Of
+        the tickers in `whole` it has all rows there are: those stored beyond them are removed. A
+        whole history much shorter than the stored one is refused unless `accept_shorter`.
+        """
+        key = table.primary_key
+        given = _with_version(given, table)
+        if table.is_of_market and whole:
+            # A list of the market says which tickers there are.
+            (origin,) = whole.values()
+            known, came = self._tickers(table), given["ticker"].unique().to_list()
+            if not accept_shorter and len(came) < _KEPT_SHARE * len(known):
+                return Merged(
+                    Changes.none(), {MARKET: _SHORTER.format(len(came), "tickers", len(known))}
+                )
+            whole = dict.fromkeys([*known, *came], origin)
+            accept_shorter = True
+        with self._warehouse.lock(f"{self._schema} load"):
+            versions = self._versions(table, given, list(whole))
+            refused = {} if accept_shorter else _suspicious(given, versions, whole)
+            given = given.filter(~pl.col("ticker").is_in(list(refused)))
+            delta = given.join(
+                versions.rename({"row_version": "_stored"}), on=key, how="left"
+            ).filter(pl.col("_stored").ne_missing(pl.col("row_version")))
+            gone = versions.filter(
+                pl.col("ticker").is_in([ticker for ticker in whole if ticker not in refused])
+            ).join(given, on=key, how="anti")
+            superseded = pl.concat(
+                [delta.filter(pl.col("_stored").is_not_null()).select(key), gone.select(key)]
+            )
+            stored = self._stored(table, superseded)
+            changes = compare(
+                delta.drop("_stored"),
+                stored.join(gone, on=key, how="anti"),
+                _with_removal(stored.join(gone, on=key, how="semi"), whole),
+                key,
+            )
+            self._keep(table, changes)
+            loader.merge(
+                self._warehouse,
+                self._schema,
+                table.name,
+                changes.rows.with_columns(
+                    pl.lit(uuid.uuid4().hex).alias("load_id"),
+                    pl.lit(datetime.now(UTC)).cast(pl.Datetime("us", "UTC")).alias("loaded_at"),
+                ),
+                key,
+            )
+            self._delete(table, gone.select(key))
+        return Merged(changes, refused)
+
+    def extents(self, table: SilverTable, tickers: Sequence[str]) -> dict[str, Extent]:
+        """Return how much `table` holds of each of `tickers` that has rows in it."""
+        assert table.date_column is not None
+        with self._warehouse.connect() as connection:
+            rows = connection.execute(
+                SQL(
+                    "select ticker, count(*), min({date}), max({date}) from {table} "
+                    "where ticker = any(%s) group by ticker"
+                ).format(
+                    date=Identifier(table.date_column),
+                    table=Identifier(self._schema, table.name),
+                ),
+                (list(tickers),),
+            ).fetchall()
+        return {ticker: Extent(*extent) for ticker, *extent in rows}
+
+    def _tickers(self, table: SilverTable) -> list[str]:
+        """Return the tickers that have rows in `table`."""
+        with self._warehouse.connect() as connection:
+            rows = connection.execute(
+                SQL("select distinct ticker from {}").format(Identifier(self._schema, table.name))
+            ).fetchall()
+        return [ticker for (ticker,) in rows]
+
+    def _versions(
+        self, table: SilverTable, given: pl.DataFrame, whole: Sequence[str]
+    ) -> pl.DataFrame:
+        """Return key and version of what is stored of the tickers, from their first key on."""
+        return self._read(
+            table,
+            [*table.primary_key, "row_version"],
+            _spans(given, table.primary_key, whole),
+        )
+
+    def _stored(self, table: SilverTable, keys: pl.DataFrame) -> pl.DataFrame:
+        """Return the stored rows of `keys`."""
+        columns = [*table.columns, *(name for name in PROVENANCE if name[:4] != "load")]
+        rows = self._read(table, columns, _spans(keys, table.primary_key, ()))
+        return rows.join(keys, on=table.primary_key, how="semi")
+
+    def _read(
+        self, table: SilverTable, columns: Sequence[str], spans: Mapping[str, object]
+    ) -> pl.DataFrame:
+        """Return `columns` of the tickers in `spans`, each from its first key on; None is all."""
+        _, *rest = table.primary_key
+        since = (
+            SQL("(given.since is null or stored.{} >= given.since)").format(Identifier(rest[0]))
+            if rest
+            else SQL("true")
+        )
+        kind = SQL("timestamptz" if rest == ["starts_at"] else "date")
+        return self._warehouse.read(
+            SQL(
+                "select {columns} from unnest({tickers}::text[], {sinces}::{kind}[]) "
+                "as given (ticker, since) join {table} stored on stored.ticker = given.ticker "
+                "and {since}"
+            ).format(
+                columns=SQL(", ").join(Identifier("stored", name) for name in columns),
+                tickers=Literal(list(spans)),
+                sinces=Literal(list(spans.values())),
+                kind=kind,
+                table=Identifier(self._schema, table.name),
+                since=since,
+            )
+        )
+
+    def _keep(self, table: SilverTable, changes: Changes) -> None:
+        """Note what `changes` supersede."""
+        _, *rest = table.primary_key
+        row_key = (
+            pl.concat_str([pl.col(name).cast(pl.String) for name in rest], separator=" ")
+            if rest
+            else pl.lit("")
+        )
+        superseded = changes.superseded.select(
+            pl.lit(table.name),
+            "ticker",
+            row_key.alias("row_key"),
+            "superseded_at",
+            "known_at",
+            "class",
+            pl.col("old").struct.json_encode(),
+            pl.when(pl.col("new").is_not_null())
+            .then(pl.col("new").struct.json_encode())
+            .alias("n"),
+            "old_bronze_key",
+            "new_bronze_key",
+        )
+        restated = changes.restated.select(
+            pl.lit(table.name),
+            "ticker",
+            "restated_at",
+            "class",
+            "keys",
+            "old_values",
+            "new_values",
+            "old_bronze_keys",
+            "new_bronze_key",
+        )
+        with self._warehouse.connect() as connection, connection.cursor() as cursor:
+            for name, rows in (("superseded_rows", superseded), ("restated_closes", restated)):
+                if rows.is_empty():
+                    continue
+                cursor.executemany(
+                    SQL("insert into {} values ({}) on conflict do nothing").format(
+                        Identifier(self._schema, name), SQL(", ").join([SQL("%s")] * rows.width)
+                    ),
+                    rows.rows(),
+                )
+
+    def _delete(self, table: SilverTable, keys: pl.DataFrame) -> None:
+        if keys.is_empty():
+            return
+        with self._warehouse.connect() as connection, connection.cursor() as cursor:
+            cursor.executemany(
+                SQL("delete from {} where {}").format(
+                    Identifier(self._schema, table.name),
+                    SQL(" and ").join(
+                        SQL("{} = %s").format(Identifier(name)) for name in table.primary_key
+                    ),
+                ),
+                keys.rows(),
+            )
+
+    @contextmanager
+    def shadow(self, table: SilverTable) -> Iterator["SilverStore"]:
+        """Yield an empty store of the same form for `table`; it is gone when the block ends."""
+        with self._warehouse.lock("silver rebuild"):
+            schema = Identifier(_SHADOW)
+            with self._warehouse.connect() as connection:
+                connection.execute(SQL("drop schema if exists {} cascade").format(schema))
+                connection.execute(SQL("create schema {}").format(schema))
+                for name in (table.name, *_HISTORY):
+                    connection.execute(
+                        SQL("create table {} (like {} including all)").format(
+                            Identifier(_SHADOW, name), Identifier(self._schema, name)
+                        )
+                    )
+            yield SilverStore(self._warehouse, _SHADOW)
+            with self._warehouse.connect() as connection:
+                connection.execute(SQL("drop schema {} cascade").format(schema))
+
+    def take_over(self, table: SilverTable, tickers: Sequence[str]) -> None:
+        """Let the shadow's rows and history of `tickers` take the place of this store's, at once.
+
+        A table of the market is taken over whole.
+        """
+        with (
+            self._warehouse.lock(f"{self._schema} load"),
+            self._warehouse.connect() as connection,
+        ):
+            for name in (table.name, *_HISTORY):
+                columns = self._columns(name)
+                of_table = SQL("{} = {}").format(
+                    Literal(table.name),
+                    Literal(table.name) if name == table.name else Identifier("table_name"),
+                )
+                of_tickers = SQL("({} or ticker = any({}))").format(
+                    Literal(table.is_of_market), Literal(list(tickers))
+                )
+                connection.execute(
+                    SQL("delete from {} where {} and {}").format(
+                        Identifier(self._schema, name), of_table, of_tickers
+                    )
+                )
+                connection.execute(
+                    SQL("insert into {} ({}) select {} from {} where {}").format(
+                        Identifier(self._schema, name),
+                        columns,
+                        columns,
+                        Identifier(_SHADOW, name),
+                        of_tickers,
+                    )
+                )
+
+    def _columns(self, name: str) -> Composed:
+        """Return the columns of a table that can be written."""
+        with self._warehouse.connect() as connection:
+            rows = connection.execute(
+                "select column_name from information_schema.columns where table_schema = %s "
+                "and table_name = %s and is_generated = 'NEVER' order by ordinal_position",
+                (self._schema, name),
+            ).fetchall()
+        return SQL(", ").join(Identifier(column) for (column,) in rows)
+
+
+def _with_version(given: pl.DataFrame, table: SilverTable) -> pl.DataFrame:
+    values = [name for name in table.columns if name not in table.primary_key]
+    return given.with_columns(
+        pl.struct(values).hash(seed=0).reinterpret(signed=True).alias("row_version")
+    )
+
+
+def _spans(rows: pl.DataFrame, key: Sequence[str], whole: Sequence[str]) -> dict[str, object]:
+    """Return the tickers of `rows` with their first keys, and with None those in `whole`."""
+    first = pl.col(key[1]).min() if len(key) > 1 else pl.lit(None)
+    spans = dict(rows.group_by("ticker").agg(first.alias("since")).iter_rows())
+    return spans | dict.fromkeys(whole)
+
+
+def _suspicious(
+    given: pl.DataFrame, versions: pl.DataFrame, whole: Mapping[str, Origin]
+) -> dict[str, str]:
+    """Return the tickers whose whole history is much shorter than the stored one, and why."""
+    stored = dict(versions.group_by("ticker").len().iter_rows())
+    came = dict(given.group_by("ticker").len().iter_rows())
+    return {
+        ticker: _SHORTER.format(came.get(ticker, 0), "rows", stored[ticker])
+        for ticker in whole
+        if stored.get(ticker, 0) >= _ENOUGH_ROWS
+        and came.get(ticker, 0) < stored[ticker] * _KEPT_SHARE
+    }
+
+
+def _with_removal(rows: pl.DataFrame, whole: Mapping[str, Origin]) -> pl.DataFrame:
+    """Say of rows that are gone which object has them no more."""
+    origins = pl.DataFrame(
+        [(ticker, origin.known_at, origin.bronze_key) for ticker, origin in whole.items()],
+        schema={
+            "ticker": pl.String(),
+            "removed_at": pl.Datetime("us", "UTC"),
+            "removed_by": pl.String(),
+        },
+        orient="row",
+    )
+    return rows.join(origins, on="ticker", how="left", maintain_order="left")

@@ -1,0 +1,68 @@
+"""Silver built anew from bronze alone, without asking the vendor for anything."""
+
+from typing import Any
+
+import dagster as dg
+from pydantic import Field
+
+from stocks_assets.adapters import silver
+from stocks_assets.adapters.bronze import BronzeStore, Failed
+from stocks_assets.adapters.silver import Loaded
+from stocks_assets.adapters.warehouse import Failure, Warehouse
+from stocks_assets.defs.batch import failure_table
+from stocks_assets.defs.universe import universe
+from stocks_assets.domain.datasets import MARKET
+from stocks_assets.domain.payloads import SILVER_TABLES
+
+REBUILD = "rebuild_silver"
+
+
+class Rebuild(dg.Config):
+    """What to build anew."""
+
+    tickers: list[str] = Field(default=[], description="Tickers; none: the universe.")
+    tables: list[str] = Field(default=[], description="Silver tables; none: all.")
+
+
+@dg.op(
+    description="Loads every object in bronze again, in the order in which they came, and puts "
+    "the result in the place of what was stored."
+)
+def rebuild_tables(
+    context: dg.OpExecutionContext,
+    config: Rebuild,
+    bronze: dg.ResourceParam[BronzeStore],
+    warehouse: dg.ResourceParam[Warehouse],
+) -> dg.Output[None]:
+    """Build the tables anew.
+
+    Raises:
+        dagster.Failure: tickers failed and keep what was stored; all others are done.
+    """
+    tickers = config.tickers or universe(context.instance)
+    counts: dict[str, Any] = {}
+    failures: list[Failure] = []
+    for name in config.tables or SILVER_TABLES:
+        table = SILVER_TABLES[name]
+        results = list(
+            silver.rebuild(bronze, warehouse, table, [MARKET] if table.is_of_market else tickers)
+        )
+        counts[name] = sum(r.load.row_count for r in results if isinstance(r, Loaded))
+        failures += [
+            Failure(f"silver/{name}", r.ticker, r.reason) for r in results if isinstance(r, Failed)
+        ]
+        context.log.info(f"silver/{name}: {counts[name]} rows of {len(results)} tickers")
+    warehouse.record_failures(context.run_id, failures)
+    if failures:
+        raise dg.Failure(
+            f"{len(failures)} tickers failed and keep what was stored; the others are done",
+            metadata={"failed": failure_table(failures)},
+            allow_retries=False,
+        )
+    return dg.Output(None, metadata={"rows": counts})
+
+
+@dg.job(name=REBUILD, description="Builds silver anew from bronze alone.")
+def rebuild_job() -> None:
+    """Build silver anew."""
+    rebuild_tables()

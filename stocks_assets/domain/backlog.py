@@ -1,0 +1,55 @@
+"""Which tickers are not done, and why: a rule over what was fetched, loaded and built."""
+
+import textwrap
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import datetime
+
+from stocks_assets.domain.datasets import Call
+from stocks_assets.domain.planner import Allowance, Want, plan_calls
+
+# Outcomes after which there is nothing to make good.
+_ANSWERED = ("Data", "Unavailable")
+_REASON_LENGTH = 160
+
+
+def find_backlog(
+    wants: Iterable[Want],
+    now: datetime,
+    *,
+    failed: Mapping[Call, str],
+    behind_in_silver: Mapping[str, Sequence[str]],
+    behind_in_gold: Collection[str],
+) -> dict[str, list[str]]:
+    """Return each ticker of which something failed or is missing, with all the reasons.
+
+    A call counts that was never made, or that failed and is due again: what the planner leaves
+    alone, such as a ticker that the vendor does not know, is left alone here. What is only older
+    than it might be is not missing. `failed` has the reasons of failed calls, `behind_in_silver`
+    the tables that lack a ticker's newest objects.
+    """
+    wants = list(wants)
+    last = {want.call: want.last for want in wants}
+    asked = {call.ticker for call, checked in last.items() if checked is not None}
+    never: dict[str, list[str]] = {}
+    found: dict[str, list[str]] = {}
+    for call in plan_calls(wants, now, Allowance()).calls:
+        checked = last[call]
+        what = f"{call.dataset} {call.part}".strip()
+        if checked is None:
+            never.setdefault(call.ticker, []).append(what)
+        elif checked.outcome not in _ANSWERED:
+            reason = textwrap.shorten(
+                failed.get(call, checked.outcome), _REASON_LENGTH, placeholder=" ..."
+            )
+            found.setdefault(call.ticker, []).append(f"{what} failed: {reason}")
+    for ticker, datasets in never.items():
+        what = ", ".join(datasets) if ticker in asked else "nothing of it"
+        verb = "was" if ticker not in asked or len(datasets) == 1 else "were"
+        negation = "never" if ticker in asked else "ever"
+        found.setdefault(ticker, []).append(f"{what} {verb} {negation} fetched")
+    for ticker, tables in behind_in_silver.items():
+        names = ", ".join(f"silver/{table}" for table in tables)
+        found.setdefault(ticker, []).append(f"{names} without the newest objects")
+    for ticker in behind_in_gold:
+        found.setdefault(ticker, []).append("gold is behind silver")
+    return found

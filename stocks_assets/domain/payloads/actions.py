@@ -1,0 +1,166 @@
+"""Corporate actions: splits and dividends, from their own datasets and from daily bars."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import polars as pl
+
+from stocks_assets.domain import datasets
+from stocks_assets.domain.payloads.bars import daily_sources
+from stocks_assets.domain.payloads.dropped import dropped_actions
+from stocks_assets.domain.payloads.reading import (
+    Payloads,
+    Raw,
+    Reading,
+    day,
+    number,
+    read_json,
+    text_frame,
+    unreadable,
+)
+from stocks_assets.errors import PayloadError
+
+_FURTHER_DATES = ("declaration_date", "record_date", "payment_date")
+_SPLIT = {"ex_date": "effective_date", "amount": "split_factor"}
+_DIVIDEND = {"ex_date": "ex_dividend_date", "amount": "amount"} | {
+    name: name for name in _FURTHER_DATES
+}
+
+
+def read_corporate_actions(ticker: str, payloads: Payloads) -> Reading:
+    """Read SPLITS, DIVIDENDS, files and what daily bars say for `schemas.CorporateActions`.
+
+    Where an action stands in its own dataset and in the daily bars, its own dataset counts; the
+    vendor's counts before a file that fills, and a file that overrides before the vendor's. A
+    regular and a special dividend can share an ex-date: they add up, as splits multiply. The same
+    line twice counts once.
+
+    Raises:
+        PayloadError: a payload cannot be read, or there is none.
+    """
+    parts = _from_files(payloads) + _from_vendor(payloads) + _inside_daily_bars(payloads)
+    parts.sort(key=lambda part: ("override", "vendor", "fill").index(part.standing))
+    if not parts:
+        raise PayloadError(f"no payload with corporate actions of {ticker}")
+    actions = _one_an_ex_date(
+        pl.concat(part.frame.with_columns(part=pl.lit(n)) for n, part in enumerate(parts))
+    )
+    places = actions.select("part", "row_number").rows()
+
+    def raw() -> list[Mapping[str, Any]]:
+        written = [part.raw() for part in parts]
+        return [written[part][row] for part, row in places]
+
+    is_dividend = pl.col("action_type") == "dividend"
+    frame = actions.select(
+        pl.int_range(pl.len(), dtype=pl.UInt32).alias("row_number"),
+        pl.col("dataset"),
+        pl.lit(ticker).alias("ticker"),
+        pl.col("ex_date", "action_type"),
+        pl.when(is_dividend).then("amount").alias("dividend_amount"),
+        pl.when(~is_dividend).then("amount").alias("split_ratio"),
+        pl.col(_FURTHER_DATES),
+    )
+    return Reading(frame, raw)
+
+
+@dataclass(frozen=True, slots=True)
+class _Lines:
+    """Actions as one payload lists them; `frame` has the columns of `_as_lines`."""
+
+    standing: Literal["override", "vendor", "fill"]
+    frame: pl.DataFrame
+    raw: Raw
+
+
+def _from_files(payloads: Payloads) -> list[_Lines]:
+    return [
+        _Lines(
+            file.precedence,
+            _as_lines(file.frame, pl.col("action_type"), "ex_date", "amount"),
+            file.raw,
+        )
+        for file in dropped_actions(payloads)
+    ]
+
+
+def _from_vendor(payloads: Payloads) -> list[_Lines]:
+    events = (
+        (datasets.SPLITS, "split", _SPLIT),
+        (datasets.DIVIDENDS, "dividend", _DIVIDEND),
+    )
+    return [
+        _events(dataset, payloads, action_type, fields)
+        for dataset, action_type, fields in events
+        if dataset.name in payloads
+    ]
+
+
+def _events(
+    dataset: datasets.Dataset, payloads: Payloads, action_type: str, fields: Mapping[str, str]
+) -> _Lines:
+    rows = read_json(payloads[dataset.name], dataset.name).get("data")
+    if not isinstance(rows, list):
+        raise unreadable(dataset.name, "it has no list 'data'")
+    events = [row if isinstance(row, dict) else {"event": row} for row in rows]
+    frame = text_frame(dataset.name, events, fields)
+    lines = _as_lines(frame, pl.lit(action_type), "ex_date", "amount")
+    return _Lines("vendor", lines, lambda: events)
+
+
+def _inside_daily_bars(payloads: Payloads) -> list[_Lines]:
+    """Return what bars say; of a session, the strongest that says whether there was an action."""
+    sources = daily_sources(payloads)
+    found = []
+    for action_type, field, is_action in (
+        ("dividend", "dividend_amount", number("dividend_amount") > 0),
+        ("split", "split_coefficient", number("split_coefficient") != 1),
+    ):
+        for place, source in enumerate(sources):
+            bars = source.series.frame.filter(is_action)
+            for stronger in sources[:place]:
+                says = stronger.series.frame.filter(number(field).is_not_null())
+                bars = bars.join(says, on="label", how="anti", maintain_order="left")
+            lines = _as_lines(bars, pl.lit(action_type), "label", field)
+            found.append(_Lines(source.standing, lines, source.series.raw))
+    return found
+
+
+def _as_lines(frame: pl.DataFrame, action_type: pl.Expr, date: str, amount: str) -> pl.DataFrame:
+    return frame.select(
+        pl.col("row_number"),
+        pl.col("dataset"),
+        action_type.alias("action_type"),
+        day(date).alias("ex_date"),
+        number(amount).alias("amount"),
+        *(
+            (day(name) if name in frame.columns else pl.lit(None, dtype=pl.Date)).alias(name)
+            for name in _FURTHER_DATES
+        ),
+    )
+
+
+def _one_an_ex_date(lines: pl.DataFrame) -> pl.DataFrame:
+    """Return one row an action; lines that are none stay as they are."""
+    once = lines.unique(
+        ["dataset", "action_type", "ex_date", "amount", *_FURTHER_DATES],
+        keep="first",
+        maintain_order=True,
+    )
+    has_key = pl.col("ex_date").is_not_null() & pl.col("action_type").is_not_null()
+    is_action = (has_key & (pl.col("amount") > 0)).fill_null(value=False)
+    amount = pl.col("amount")
+    actions = (
+        once.filter(is_action)
+        .group_by("dataset", "action_type", "ex_date", maintain_order=True)
+        .agg(
+            pl.col("part", "row_number", *_FURTHER_DATES).first(),
+            pl.when(pl.col("action_type").first() == "dividend")
+            .then(amount.sum())
+            .otherwise(amount.product())
+            .alias("amount"),
+        )
+        .unique(["action_type", "ex_date"], keep="first", maintain_order=True)
+    )
+    return pl.concat([actions.select(once.columns), once.filter(~is_action)])

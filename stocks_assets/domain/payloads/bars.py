@@ -1,0 +1,210 @@
+"""Bars: daily, weekly and monthly ones, and those of five minutes."""
+
+from dataclasses import dataclass
+from datetime import date
+from functools import lru_cache
+from typing import Literal
+
+import polars as pl
+
+from stocks_assets.domain import calendar, datasets, schemas
+from stocks_assets.domain.payloads.dropped import dropped_bars
+from stocks_assets.domain.payloads.merging import merge
+from stocks_assets.domain.payloads.reading import (
+    Payloads,
+    Reading,
+    day,
+    number,
+    number_if_given,
+    unreadable,
+    whole_number,
+)
+from stocks_assets.domain.payloads.series import Series, read_series
+from stocks_assets.errors import PayloadError
+
+_PRICES = {"open": "1. open", "high": "2. high", "low": "3. low", "close": "4. close"}
+_ADJUSTED = _PRICES | {
+    "adjusted_close": "5. adjusted close",
+    "volume": "6. volume",
+    "dividend_amount": "7. dividend amount",
+}
+_DAILY = _ADJUSTED | {"raw_volume": "5. volume", "split_coefficient": "8. split coefficient"}
+_INTRADAY = _PRICES | {"volume": "5. volume"}
+
+# Made once: that takes as long as to work them out for a payload.
+_COMMON_VALUES = (pl.col("row_number", "dataset"), *(number(name) for name in _PRICES))
+_PERIOD_VALUES = (
+    *_COMMON_VALUES,
+    day("label").alias("session_date"),
+    number("adjusted_close"),
+    whole_number("volume"),
+    number("dividend_amount"),
+)
+_DAILY_VALUES = (
+    *_COMMON_VALUES,
+    day("label").alias("session_date"),
+    number_if_given("adjusted_close"),
+    whole_number(pl.coalesce("volume", "raw_volume")).alias("volume"),
+    number_if_given("dividend_amount"),
+    number_if_given("split_coefficient"),
+)
+_INTRADAY_VALUES = (*_COMMON_VALUES, whole_number("volume"))
+_FIRST_DAY, _LAST_DAY = date(1960, 1, 1), date(2049, 12, 31)
+_WEEK_START = day("label").dt.truncate("1w").alias("week_start")
+_MONTH_START = day("label").dt.truncate("1mo").alias("month_start")
+_DAY_IN_NEW_YORK = pl.col("starts_at").dt.convert_time_zone(calendar.NEW_YORK.key).dt.date()
+
+
+def read_weekly_bars(ticker: str, payloads: Payloads) -> Reading:
+    """Read TIME_SERIES_WEEKLY_ADJUSTED for `schemas.WeeklyBars`.
+
+    The week is the one that holds the label, so that a running week keeps its key when the label
+    moves to the next session.
+    """
+    return _read_periods(ticker, payloads, datasets.WEEKLY_BARS, _WEEK_START, "1w")
+
+
+def read_monthly_bars(ticker: str, payloads: Payloads) -> Reading:
+    """Read TIME_SERIES_MONTHLY_ADJUSTED for `schemas.MonthlyBars`, keyed as weekly bars are."""
+    return _read_periods(ticker, payloads, datasets.MONTHLY_BARS, _MONTH_START, "1mo")
+
+
+def read_daily_bars(ticker: str, payloads: Payloads) -> Reading:
+    """Read TIME_SERIES_DAILY or TIME_SERIES_DAILY_ADJUSTED, and files, for `schemas.DailyBars`.
+
+    Of the good bars of a session the first in the order of `daily_sources` counts; the others are
+    left out.
+
+    Raises:
+        PayloadError: a payload cannot be read, or there is none.
+    """
+    sources = daily_sources(payloads)
+    if not sources:
+        raise PayloadError(f"no payload with daily bars of {ticker}")
+    readings = [
+        Reading(
+            source.series.frame.select(pl.lit(ticker).alias("ticker"), *_DAILY_VALUES),
+            source.series.raw,
+            is_whole=source.is_whole,
+        )
+        for source in sources
+    ]
+    return merge(schemas.DailyBars, readings) if len(readings) > 1 else readings[0]
+
+
+@dataclass(frozen=True, slots=True)
+class DailySource:
+    """Daily bars as they are written, by the vendor or in a file that fills or overrides its."""
+
+    standing: Literal["override", "vendor", "fill"]
+    series: Series
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether they are the whole history.
+
+        Only the vendor's adjusted endpoint is asked for whole histories; the other gives the newest
+        sessions.
+        """
+        frame = self.series.frame
+        is_adjusted = frame["adjusted_close"].null_count() == 0
+        return self.standing == "vendor" and is_adjusted and not frame.is_empty()
+
+
+def daily_sources(payloads: Payloads) -> list[DailySource]:
+    """Return all that gives daily bars, the strongest first.
+
+    Raises:
+        PayloadError: a payload cannot be read.
+    """
+    sources = [
+        DailySource(file.precedence, Series(file.frame, file.raw, None))
+        for file in dropped_bars(payloads)
+    ]
+    if datasets.DAILY_BARS.name in payloads:
+        series = _read(datasets.DAILY_BARS, datasets.DAILY_BARS.name, payloads, _DAILY)
+        sources.append(DailySource("vendor", series))
+    return sorted(sources, key=lambda source: ("override", "vendor", "fill").index(source.standing))
+
+
+def read_intraday_bars(ticker: str, payloads: Payloads) -> Reading:
+    """Read TIME_SERIES_INTRADAY, a payload a month, for `schemas.IntradayBars`.
+
+    The labels are times of the zone that the payload names.
+    """
+    months = {
+        source: _read(datasets.INTRADAY_BARS, source, payloads, _INTRADAY) for source in payloads
+    }
+    frame = pl.concat(
+        series.frame.select(
+            pl.lit(ticker).alias("ticker"),
+            _moment(source, series.zone).alias("starts_at"),
+            *_INTRADAY_VALUES,
+        )
+        for source, series in months.items()
+    )
+    return Reading(
+        frame.with_columns(
+            pl.int_range(pl.len(), dtype=pl.UInt32).alias("row_number"),
+            _DAY_IN_NEW_YORK.alias("session_date"),
+        ),
+        lambda: [row for series in months.values() for row in series.raw()],
+        is_whole=False,
+    )
+
+
+def _read_periods(
+    ticker: str, payloads: Payloads, dataset: datasets.Dataset, start: pl.Expr, length: str
+) -> Reading:
+    series = _read(dataset, dataset.name, payloads, _ADJUSTED)
+    return Reading(
+        series.frame.select(
+            pl.lit(ticker).alias("ticker"),
+            start,
+            *_PERIOD_VALUES,
+            # A later bar says that a period is over, and so does the calendar.
+            is_complete=(start < start.max()).fill_null(value=False)
+            | (day("label") >= _last_sessions(start, length)).fill_null(value=False),
+        ),
+        series.raw,
+        is_whole=not series.frame.is_empty(),
+    )
+
+
+def _read(
+    dataset: datasets.Dataset, source: str, payloads: Payloads, fields: dict[str, str]
+) -> Series:
+    return read_series(source, payloads[source], dataset.endpoints[0].data_key, fields)
+
+
+def _last_sessions(start: pl.Expr, length: str) -> pl.Expr:
+    """The last session of each period that begins at `start`; null where the calendar has none."""
+    starts, sessions = _periods(length)
+    return start.replace_strict(starts, sessions, default=None, return_dtype=pl.Date)
+
+
+@lru_cache(maxsize=2)
+def _periods(length: str) -> tuple[pl.Series, pl.Series]:
+    sessions = pl.Series("session", calendar.sessions(_FIRST_DAY, _LAST_DAY), dtype=pl.Date)
+    periods = (
+        sessions.to_frame()
+        .group_by(pl.col("session").dt.truncate(length).alias("start"))
+        .agg(pl.col("session").max())
+    )
+    return periods["start"], periods["session"]
+
+
+def _moment(source: str, zone: str | None) -> pl.Expr:
+    """The moment of a label in UTC, null where there is none or where clocks make it two."""
+    try:
+        pl.Series(dtype=pl.Datetime).dt.replace_time_zone(zone or "none")
+    except pl.exceptions.ComputeError as error:
+        raise unreadable(source, f"its time zone {zone!r} is none") from error
+    label = pl.col("label")
+    naive = label.str.to_datetime("%Y-%m-%d %H:%M:%S", time_unit="us", strict=False)
+    return (
+        pl.when(label.str.contains(r"^[12]\d{3}-\d\d-\d\d \d\d:\d\d:[0-5]\d$"))
+        .then(naive)
+        .dt.replace_time_zone(zone, ambiguous="null", non_existent="null")
+        .dt.convert_time_zone("UTC")
+    )

@@ -1,0 +1,126 @@
+"""Readings held against their table's schema: the good rows, and what is wrong with the others."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from functools import lru_cache
+
+import dataframely as dy
+import polars as pl
+
+from stocks_assets.domain import calendar
+from stocks_assets.domain.payloads.reading import Reading, storable
+from stocks_assets.domain.schemas import NOT_STORED
+
+_FIRST_KNOWN_SESSION = date(1960, 1, 1)
+# Three letters name an exchange elsewhere (.LON, .TRT, .SHH), fewer a class of shares.
+_LISTED_ELSEWHERE = r"\.[A-Z]{3}$"
+_KEY_RULE = "primary_key"
+_NOTHING_REJECTED = pl.DataFrame(
+    schema={"dataset": pl.String, "row_values": pl.String, "rules": pl.List(pl.String)}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Shaped:
+    """The rows of one ticker's payloads, or of the market's.
+
+    `rows` has the columns of the table's schema, no key twice, in no given order; `rejected` has
+    `row_values` (the raw row as JSON) and `rules` (names of the rules that it breaks). Both have
+    `dataset`, the input of each row. `is_whole` tells whether the payload has the whole history:
+    then what it has not is not.
+    """
+
+    rows: pl.DataFrame
+    rejected: pl.DataFrame
+    is_whole: bool = True
+
+
+def check(schema: type[dy.Schema], readings: Sequence[Reading], as_of: date) -> list[Shaped]:
+    """Tell the good rows of each reading from those that break a rule of `schema` on day `as_of`.
+
+    All are checked in one go, as a check takes milliseconds however few rows it has.
+    """
+    if not readings:
+        return []
+    together = pl.concat(
+        reading.frame.with_columns(pl.lit(number, dtype=pl.UInt32).alias("reading"))
+        for number, reading in enumerate(readings)
+    )
+    checked = schema.filter(_with_circumstances(together, schema, as_of))
+    good: pl.DataFrame = checked.result
+    rejected: dict[int, pl.DataFrame] = {}
+    if len(checked.failure):
+        settled, bad = _settle(schema, checked.failure)
+        good = pl.concat([good, settled])
+        rejected = _by_reading(bad)
+    stored = [name for name in schema.column_names() if name not in NOT_STORED]
+    good = good.select(*stored, "dataset", "reading")
+    rows = _by_reading(good)
+    nothing = good.clear().drop("reading")
+    return [
+        Shaped(
+            rows.get(number, nothing),
+            _with_raw_values(rejected[number], reading)
+            if number in rejected
+            else _NOTHING_REJECTED,
+            reading.is_whole,
+        )
+        for number, reading in enumerate(readings)
+    ]
+
+
+def _with_circumstances(frame: pl.DataFrame, schema: type[dy.Schema], as_of: date) -> pl.DataFrame:
+    """Add what the rules hold a row against."""
+    frame = frame.with_columns(pl.lit(as_of).alias("as_of"))
+    if "is_session" not in schema.column_names():
+        return frame
+    return frame.with_columns(
+        # A day that is no date breaks another rule.
+        pl.col("session_date")
+        .is_in(_sessions(as_of))
+        .fill_null(value=True)
+        .or_(pl.col("ticker").str.contains(_LISTED_ELSEWHERE))
+        .alias("is_session")
+    )
+
+
+@lru_cache(maxsize=2)
+def _sessions(until: date) -> pl.Series:
+    return pl.Series([calendar.sessions(_FIRST_KNOWN_SESSION, until)], dtype=pl.List(pl.Date))
+
+
+def _settle(schema: type[dy.Schema], failure: dy.FailureInfo) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Return the rows of `failure` that are good after all, and the bad ones with their `rules`.
+
+    A row that shares its key with bad ones alone is good. Of good bars with one key those of the
+    latest session count. Of what then still shares a key, the first row counts, another that says
+    the same goes without notice, and one that says otherwise is bad.
+    """
+    columns, key = schema.column_names(), schema.primary_key()
+    details = failure.details().sort("reading", "row_number")
+    rules = [name for name in details.columns if name not in (*columns, _KEY_RULE)]
+    broken = (pl.when(pl.col(rule) == "invalid").then(pl.lit(rule)) for rule in rules)
+    failed = details.select(*columns, pl.concat_list(broken).list.drop_nulls().alias("rules"))
+    is_rival = pl.col("rules").list.len() == 0
+    rivals = failed.filter(is_rival)
+    if "session_date" in columns:
+        rivals = rivals.filter(pl.col("session_date") == pl.col("session_date").max().over(key))
+    said = [name for name in columns if name not in NOT_STORED]
+    rivals = rivals.unique(said, keep="first", maintain_order=True)
+    is_first = pl.struct(key).is_first_distinct()
+    beaten = rivals.filter(~is_first).with_columns(pl.lit([_KEY_RULE]).alias("rules"))
+    bad = pl.concat([failed.filter(~is_rival), beaten])
+    return rivals.filter(is_first).select(columns), bad.sort("reading", "row_number")
+
+
+def _by_reading(frame: pl.DataFrame) -> dict[int, pl.DataFrame]:
+    parts = frame.partition_by("reading", include_key=False, as_dict=True)
+    return {int(number): part for (number,), part in parts.items()}
+
+
+def _with_raw_values(bad: pl.DataFrame, reading: Reading) -> pl.DataFrame:
+    raw = reading.raw()
+    values = [json.dumps(storable(raw[number]), ensure_ascii=False) for number in bad["row_number"]]
+    return bad.select("dataset", pl.Series("row_values", values, dtype=pl.String), "rules")

@@ -1,0 +1,69 @@
+"""Which tickers are not done, and why."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from stocks_assets.domain.backlog import find_backlog
+from stocks_assets.domain.datasets import Call
+from stocks_assets.domain.planner import Checked, Priority, Want
+
+NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
+DATASETS = ("weekly_bars", "daily_bars", "splits")
+
+
+def backlog(outcomes, *, age=timedelta(hours=1), reasons=None, silver=None, gold=()):
+    """The backlog of A, of whose datasets `outcomes` says what came of the last calls."""
+    wants = [
+        Want(
+            Call(dataset, "A"),
+            Priority.NORMAL,
+            Checked(NOW - age, outcomes[dataset]) if dataset in outcomes else None,
+        )
+        for dataset in DATASETS
+    ]
+    found = find_backlog(
+        wants, NOW, failed=reasons or {}, behind_in_silver=silver or {}, behind_in_gold=gold
+    )
+    return found.get("A")
+
+
+def test_a_ticker_that_is_fetched_loaded_and_built_is_done_however_old():
+    done = dict.fromkeys(DATASETS, "Data")
+    assert backlog(done) is None
+    assert backlog(done, age=timedelta(days=99)) is None
+    assert backlog({**done, "splits": "Unavailable"}, age=timedelta(days=99)) is None
+
+
+def test_a_ticker_that_was_never_fetched_is_missing_in_whole_or_in_part():
+    assert backlog({}) == ["nothing of it was ever fetched"]
+    assert backlog({"splits": "Data"}) == ["weekly_bars, daily_bars were never fetched"]
+    assert backlog({"splits": "Data", "weekly_bars": "Data"}) == ["daily_bars was never fetched"]
+
+
+@pytest.mark.parametrize("outcome", ["TransportFailed", "Malformed", "BadKey", "NotStored"])
+def test_a_call_that_failed_is_told_with_its_reason(outcome):
+    outcomes = {**dict.fromkeys(DATASETS, "Data"), "splits": outcome}
+    assert backlog(outcomes) == [f"splits failed: {outcome}"]
+    reasons = {Call("splits", "A"): f"{outcome}: no reply"}
+    assert backlog(outcomes, reasons=reasons) == [f"splits failed: {outcome}: no reply"]
+
+
+@pytest.mark.parametrize(("outcome", "days"), [("UnknownSymbol", 7), ("PremiumOnly", 1)])
+def test_what_the_planner_leaves_alone_is_left_alone_until_it_is_due(outcome, days):
+    outcomes = {**dict.fromkeys(DATASETS, "Data"), "splits": outcome}
+    assert backlog(outcomes, age=timedelta(days=days - 1)) is None
+    assert backlog(outcomes, age=timedelta(days=days)) == [f"splits failed: {outcome}"]
+
+
+def test_a_ticker_that_the_vendor_does_not_know_is_not_missing_its_other_datasets():
+    assert backlog({"weekly_bars": "UnknownSymbol"}) is None
+
+
+def test_silver_and_gold_that_are_behind_are_told_whatever_was_fetched():
+    done = dict.fromkeys(DATASETS, "Data")
+    behind = backlog(done, silver={"A": ["daily_bars", "companies"]}, gold=["A"])
+    assert behind == [
+        "silver/daily_bars, silver/companies without the newest objects",
+        "gold is behind silver",
+    ]

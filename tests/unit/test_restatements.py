@@ -1,0 +1,163 @@
+from datetime import UTC, date, datetime, timedelta
+
+import polars as pl
+import pytest
+
+from stocks_assets.domain.restatements import compare
+
+KEY = ["ticker", "session_date"]
+BEFORE, AFTER = datetime(2024, 1, 5, tzinfo=UTC), datetime(2024, 2, 5, tzinfo=UTC)
+DAYS = [date(2024, 1, 2) + timedelta(days=n) for n in range(6)]
+
+
+def bars(*closes, adjusted=None, dividends=None, splits=None, volume=100, ticker="A", at=BEFORE):
+    """One bar a day from the first day on."""
+    count = len(closes)
+    return pl.DataFrame(
+        {
+            "ticker": [ticker] * count,
+            "session_date": DAYS[:count],
+            "close": [float(close) for close in closes],
+            "adjusted_close": [float(value) for value in adjusted or closes],
+            "volume": volume if isinstance(volume, list) else [volume] * count,
+            "dividend_amount": dividends or [0.0] * count,
+            "split_coefficient": splits or [1.0] * count,
+            "bronze_key": [f"object of {at:%B}"] * count,
+            "known_at": [at] * count,
+            "row_version": [0] * count,
+        },
+        schema_overrides={"known_at": pl.Datetime("us", "UTC")},
+    )
+
+
+def comparing(stored, given, removed=None):
+    """Compare as a load does: what is given is what differs."""
+    values = [name for name in stored.columns if name not in ("bronze_key", "known_at")]
+    delta = given.join(stored, on=values, how="anti", nulls_equal=True)
+    known = stored.join(delta, on=KEY, how="semi")
+    if removed is None:
+        removed = stored.clear()
+    removed = removed.with_columns(removed_at=pl.lit(AFTER), removed_by=pl.lit("object of March"))
+    return compare(delta, known, removed, KEY)
+
+
+def test_a_new_row_supersedes_nothing():
+    changes = comparing(bars(1, 2), bars(1, 2, 3, at=AFTER))
+    assert changes.rows["session_date"].to_list() == [DAYS[2]]
+    assert changes.superseded.is_empty()
+    assert changes.restated.is_empty()
+
+
+def test_a_corrected_volume_keeps_the_old_row_and_both_objects():
+    changes = comparing(bars(1, 2, 3), bars(1, 2, 3, volume=[100, 101, 100], at=AFTER))
+    (line,) = changes.superseded.to_dicts()
+    assert line["class"] == "vendor correction"
+    assert (line["old"]["volume"], line["new"]["volume"]) == (100, 101)
+    assert (line["old_bronze_key"], line["new_bronze_key"]) == (
+        "object of January",
+        "object of February",
+    )
+    assert (line["known_at"], line["superseded_at"]) == (BEFORE, AFTER)
+    assert changes.rows["known_at"].to_list() == [AFTER]
+
+
+def test_a_value_printed_with_fewer_decimals_is_a_rounding():
+    changes = comparing(bars(1.23456, 2), bars(1.2346, 2, at=AFTER))
+    assert changes.superseded["class"].to_list() == ["rounding"]
+
+
+def test_a_value_that_merely_is_near_is_a_correction():
+    changes = comparing(bars(1.2346, 2), bars(1.2351, 2, at=AFTER))
+    assert changes.superseded["class"].to_list() == ["vendor correction"]
+
+
+RESTATEMENTS = {
+    "dividend": (
+        bars(10, 10, 9, adjusted=[9, 9, 9], dividends=[0.0, 0.0, 1.0], at=AFTER),
+        "dividend",
+    ),
+    "split": (bars(10, 10, 5, adjusted=[5, 5, 5], splits=[1.0, 1.0, 2.0], at=AFTER), "split"),
+    "both": (
+        bars(
+            10,
+            10,
+            9,
+            4.5,
+            adjusted=[4.5, 4.5, 4.5, 4.5],
+            dividends=[0.0, 0.0, 1.0, 0.0],
+            splits=[1.0, 1.0, 1.0, 2.0],
+            at=AFTER,
+        ),
+        "dividend and split",
+    ),
+    "a split that only the factor tells of": (
+        bars(10, 10, 5, adjusted=[5, 5, 5], at=AFTER).with_columns(
+            split_coefficient=pl.lit(None, dtype=pl.Float64)
+        ),
+        "split",
+    ),
+    "correction": (bars(10, 10, 10, adjusted=[9.9, 9.9, 10], at=AFTER), "vendor correction"),
+}
+
+
+@pytest.mark.parametrize(("given", "expected"), RESTATEMENTS.values(), ids=RESTATEMENTS)
+def test_a_restated_history_of_adjusted_closes_is_one_event(given, expected):
+    stored = bars(10, 10)
+    if given["split_coefficient"].null_count():
+        stored = stored.with_columns(split_coefficient=pl.lit(None, dtype=pl.Float64))
+    changes = comparing(stored, given)
+    (event,) = changes.restated.to_dicts()
+    assert event["class"] == expected
+    assert event["keys"] == DAYS[:2]
+    assert event["old_values"] == [10.0, 10.0]
+    assert event["new_values"] == given["adjusted_close"].to_list()[:2]
+    assert event["restated_at"] == AFTER
+    assert changes.superseded.is_empty()
+
+
+def test_a_row_whose_adjusted_close_alone_was_restated_is_known_since_before():
+    given = bars(10, 10, 9, adjusted=[9, 9, 9], dividends=[0.0, 0.0, 1.0], at=AFTER)
+    assert comparing(bars(10, 10), given).rows["known_at"].to_list() == [BEFORE, BEFORE, AFTER]
+
+
+def test_adjusted_closes_printed_with_fewer_decimals_are_one_rounding():
+    stored = bars(10, 10, adjusted=[9.12345, 9.54321])
+    given = bars(10, 10, adjusted=[9.1235, 9.5432], at=AFTER)
+    assert comparing(stored, given).restated["class"].to_list() == ["rounding"]
+
+
+def test_each_ticker_has_its_own_event():
+    stored = pl.concat([bars(10, 10), bars(10, 10, ticker="B")])
+    given = pl.concat(
+        [
+            bars(10, 10, 5, adjusted=[5, 5, 5], splits=[1.0, 1.0, 2.0], at=AFTER),
+            bars(10, 10, 9, adjusted=[9, 9, 9], dividends=[0.0, 0.0, 1.0], ticker="B", at=AFTER),
+        ]
+    )
+    changes = comparing(stored, given)
+    assert dict(changes.restated.select("ticker", "class").iter_rows()) == {
+        "A": "split",
+        "B": "dividend",
+    }
+    assert changes.by_ticker() == {
+        "A": {"written": 3, "split restatement": 1},
+        "B": {"written": 3, "dividend restatement": 1},
+    }
+
+
+def test_what_a_whole_history_has_no_more_is_removed_and_kept():
+    stored = bars(1, 2, 3)
+    changes = comparing(stored, bars(1, 2, at=AFTER), removed=stored.filter(pl.col("close") == 3))
+    (line,) = changes.superseded.to_dicts()
+    assert (line["class"], line["new"]) == ("removed", None)
+    assert line["old"]["close"] == 3
+    assert (line["superseded_at"], line["new_bronze_key"]) == (AFTER, "object of March")
+
+
+def test_the_running_week_moves_on_without_being_restated():
+    week = {"is_complete": [True, False]}
+    stored = bars(1, 2).with_columns(**{name: pl.Series(v) for name, v in week.items()})
+    given = bars(1, 3, at=AFTER).with_columns(pl.Series("is_complete", [True, True]))
+    changes = comparing(stored, given)
+    assert changes.superseded["class"].to_list() == ["running period"]
+    assert changes.restated.is_empty()
