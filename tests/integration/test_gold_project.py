@@ -10,7 +10,7 @@ from gold_history import Silver, longer_bars, query, running_dbt
 
 from stocks_assets.adapters.dbt_project import PROJECT_DIR, ensure_manifest
 from stocks_assets.adapters.sources.sample import SampleSource
-from stocks_assets.domain.payloads import shape_corporate_actions, shape_daily_bars
+from stocks_assets.domain.payloads import SILVER_TABLES
 from stocks_assets.domain.sample_market import SampleMarket
 
 LAST = date(2026, 11, 13)
@@ -28,10 +28,14 @@ def load(silver, tickers):
     payloads = {
         t: {"daily_bars": MARKET.reply("TIME_SERIES_DAILY_ADJUSTED", t, LAST)} for t in tickers
     }
-    daily = pl.concat([shape_daily_bars(t, bodies).rows for t, bodies in payloads.items()])
-    silver.load("daily_bars", daily.drop("dataset"))
-    actions = [shape_corporate_actions(t, bodies).rows for t, bodies in payloads.items()]
-    silver.load("corporate_actions", pl.concat(actions).drop("dataset"))
+
+    def shaped(name):
+        shaped = SILVER_TABLES[name].shape_many(payloads, LAST).values()
+        return pl.concat(one.rows for one in shaped).drop("dataset")
+
+    daily = shaped("daily_bars")
+    silver.load("daily_bars", daily)
+    silver.load("corporate_actions", shaped("corporate_actions"))
     silver.load("weekly_bars", longer_bars(daily, "week_start", "1w"))
     silver.load("monthly_bars", longer_bars(daily, "month_start", "1mo"))
     profile = {"company_name": "A company", "sector": "ENERGY", "asset_type": "Common Stock"}

@@ -9,8 +9,7 @@ import pytest
 import talib
 from gold_history import ACTIONS, DAILY, Silver, longer_bars, query, running_dbt
 
-from stocks_assets.domain.datasets import DAILY_BARS
-from stocks_assets.domain.payloads import shape_daily_bars, shape_weekly_bars
+from stocks_assets.domain.payloads import SILVER_TABLES
 from stocks_assets.domain.sample_market import SampleMarket
 
 LAST = date(2026, 11, 13)
@@ -22,6 +21,11 @@ TOLERANCE = 1e-9
 def dbt(warehouse):
     with running_dbt(warehouse) as dbt:
         yield dbt
+
+
+def shaped(name, ticker, body):
+    """The good rows of the payload that a silver table of the same name is made from."""
+    return SILVER_TABLES[name].shape(ticker, {name: body}, LAST).rows.drop("dataset")
 
 
 def store(silver, bars):
@@ -50,13 +54,13 @@ def sample_bars(tickers):
     frames = []
     for ticker in tickers:
         body = MARKET.reply("TIME_SERIES_DAILY_ADJUSTED", ticker, LAST)
-        frames.append(shape_daily_bars(ticker, {DAILY_BARS.name: body}).rows)
+        frames.append(shaped("daily_bars", ticker, body))
     return pl.concat(frames)
 
 
 def recorded_bars(recordings, ticker):
     path = recordings / "TIME_SERIES_DAILY_ADJUSTED" / "2013-03-01" / f"{ticker}.json"
-    return shape_daily_bars(ticker, {DAILY_BARS.name: path.read_bytes()}).rows
+    return shaped("daily_bars", ticker, path.read_bytes())
 
 
 def flat_and_short(bars):
@@ -261,9 +265,7 @@ def test_recorded_weekly_series_are_taken_as_they_are(warehouse, dbt, recordings
         folder = recordings / "TIME_SERIES_WEEKLY_ADJUSTED" / vintage
         weeks = pl.concat(
             [
-                shape_weekly_bars(path.stem, {"weekly_bars": path.read_bytes()}).rows.drop(
-                    "dataset"
-                )
+                shaped("weekly_bars", path.stem, path.read_bytes())
                 for path in sorted(folder.glob("*.json"))
             ]
         )
