@@ -7,8 +7,8 @@ full refresh.
 
 import json
 import logging
-import os
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,34 +20,47 @@ from sqlglot.optimizer.scope import build_scope
 
 _DIALECT = "postgres"
 
-# By node and column: the nodes and columns below.
-Lineage = Mapping[str, Mapping[str, list[tuple[str, str]]]]
+
+@dataclass(frozen=True, slots=True)
+class Lineage:
+    """The lineage of a project's models and snapshots, by their ids in the manifest.
+
+    `columns` has, for each column of a model, the (id, column) pairs that it is made of; `unread`
+    has the models whose SQL cannot be followed, and why.
+    """
+
+    columns: Mapping[str, Mapping[str, list[tuple[str, str]]]]
+    unread: Mapping[str, str]
 
 
-def column_lineage(manifest: Mapping[str, Any], compiled: Path) -> Lineage:
-    """Return the lineage of each model whose SQL below `compiled`, dbt's folder, can be read."""
+def column_lineage(manifest: Mapping[str, Any]) -> Lineage:
+    """Return the lineage of all that `manifest`, as `dbt compile` writes it, has the SQL of."""
     nodes = {**manifest["nodes"], **manifest["sources"]}
+    relations = {
+        unique_id: node
+        for unique_id, node in nodes.items()
+        if node["resource_type"] in ("model", "snapshot", "source")
+    }
     schema = MappingSchema(dialect=_DIALECT)
     by_relation: dict[tuple[str, str], str] = {}
-    for unique_id, node in nodes.items():
-        if node["resource_type"] in ("model", "snapshot", "source"):
-            table = exp.table_(node["name"], db=node["schema"])
-            columns = {
-                name: column.get("data_type") or "text" for name, column in node["columns"].items()
-            }
-            schema.add_table(table, columns, dialect=_DIALECT)
-            by_relation[node["schema"], node["name"]] = unique_id
+    for unique_id, node in relations.items():
+        table = exp.table_(node["name"], db=node["schema"])
+        columns = {
+            name: column.get("data_type") or "text" for name, column in node["columns"].items()
+        }
+        schema.add_table(table, columns, dialect=_DIALECT)
+        by_relation[node["schema"], node["name"]] = unique_id
     # Constructs that sqlglot does not follow are told at length, and cost no more than an arrow.
     logging.getLogger("sqlglot").setLevel(logging.ERROR)
-    found = {}
-    for unique_id, node in nodes.items():
-        path = compiled / node["package_name"] / node["original_file_path"]
-        if node["resource_type"] == "model" and path.is_file():
-            try:
-                found[unique_id] = _of_model(path.read_text(), schema, by_relation)
-            except (SqlglotError, ValueError):
-                continue
-    return found
+    found, unread = {}, {}
+    for unique_id, node in relations.items():
+        if node["resource_type"] == "source":
+            continue
+        try:
+            found[unique_id] = _of_model(node.get("compiled_code") or "", schema, by_relation)
+        except (SqlglotError, ValueError) as error:
+            unread[unique_id] = str(error).partition("\n")[0]
+    return Lineage(found, unread)
 
 
 def _of_model(
@@ -83,18 +96,18 @@ def _of_model(
     return columns
 
 
-def stored_lineage(path: Path, digest: str) -> Lineage | None:
-    """Return what `store_lineage` put into `path` for the project `digest`; None if it did not."""
-    try:
-        stored = json.loads(path.read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
-        return None
-    found: Lineage | None = stored["lineage"] if stored["digest"] == digest else None
-    return found
+def store_lineage(path: Path, lineage: Lineage) -> None:
+    """Keep `lineage` in `path`."""
+    path.write_text(json.dumps(asdict(lineage)))
 
 
-def store_lineage(path: Path, digest: str, lineage: Lineage) -> None:
-    """Keep the lineage of the project `digest` in `path`."""
-    aside = path.with_suffix(f".{os.getpid()}")
-    aside.write_text(json.dumps({"digest": digest, "lineage": lineage}))
-    aside.replace(path)
+def stored_lineage(path: Path) -> Lineage:
+    """Return what `store_lineage` put into `path`."""
+    stored = json.loads(path.read_bytes())
+    columns = {
+        model: {
+            name: [(parent, below) for parent, below in parents] for name, parents in of.items()
+        }
+        for model, of in stored["columns"].items()
+    }
+    return Lineage(columns, stored["unread"])

@@ -18,12 +18,6 @@ import dagster as dg
 from dagster_dbt import DagsterDbtTranslator, DbtCliResource, DbtProject, dbt_assets
 from packaging.version import Version
 
-from stocks_assets.adapters.dbt_lineage import (
-    Lineage,
-    column_lineage,
-    store_lineage,
-    stored_lineage,
-)
 from stocks_assets.adapters.dbt_project import (
     DBT_EXECUTABLE,
     PROJECT_DIR,
@@ -31,6 +25,7 @@ from stocks_assets.adapters.dbt_project import (
     ensure_manifest,
     parse_cache,
     project_digest,
+    project_lineage,
 )
 from stocks_assets.adapters.relations import describe
 from stocks_assets.adapters.warehouse import Warehouse
@@ -38,7 +33,6 @@ from stocks_assets.defs.batch import Batch, is_deferred, names_tickers, tickers_
 from stocks_assets.defs.bronze import OWNERS
 from stocks_assets.defs.partitions import TICKERS
 
-_COMPILE_MODELS = ["compile", "--full-refresh", "--quiet", "--select", "resource_type:model"]
 CALENDAR = dg.AssetKey(["gold", "dim_date"])
 
 
@@ -172,7 +166,7 @@ def _build(
             dbt_environment(warehouse, run_id if tickers is not None else None),
             parse_cache(target),
         ):
-            lineage = _lineage(dbt, target)
+            lineage = _lineage(context)
             for event in dbt.cli(command, context=context, target_path=target).stream():
                 # dagster-dbt's own way to add this waits in a loop that takes a processor.
                 yield _described(context, warehouse, event, lineage)
@@ -180,38 +174,25 @@ def _build(
         shutil.rmtree(target, ignore_errors=True)
 
 
-def _lineage(dbt: Dbt, target: Path) -> Mapping[dg.AssetKey, dg.TableColumnLineage]:
-    """Return each model's column lineage, found once for a state of the project."""
-    path = ensure_manifest().with_name("lineage.json")
-    digest = project_digest()
+def _lineage(context: dg.AssetExecutionContext) -> Mapping[dg.AssetKey, dg.TableColumnLineage]:
+    """Return each model's column lineage; the log says which have none."""
+    lineage = project_lineage()
     manifest = json.loads(ensure_manifest().read_bytes())
-    found = stored_lineage(path, digest)
-    if found is None:
-        # The SQL of a full refresh says what columns are made of; the other, how rows are added.
-        compiling = dbt.cli(_COMPILE_MODELS, target_path=target)
-        compiling.wait()
-        found = column_lineage(manifest, target / "compiled")
-        store_lineage(path, digest, found)
-    return _lineage_by_asset(manifest, found)
-
-
-def _lineage_by_asset(
-    manifest: Mapping[str, Any], lineage: Lineage
-) -> dict[dg.AssetKey, dg.TableColumnLineage]:
     nodes = {**manifest["nodes"], **manifest["sources"]}
-    keys = {
-        unique_id: Translator().get_asset_key(nodes[unique_id])
-        for unique_id in nodes
-        if unique_id.startswith(("model.", "source.", "snapshot."))
-    }
+    for unique_id, reason in lineage.unread.items():
+        context.log.warning(f"no column lineage of {unique_id}: {reason}")
+
+    def key(unique_id: str) -> dg.AssetKey:
+        return Translator().get_asset_key(nodes[unique_id])
+
     return {
-        keys[unique_id]: dg.TableColumnLineage(
+        key(unique_id): dg.TableColumnLineage(
             {
-                column: [dg.TableColumnDep(keys[parent], name) for parent, name in parents]
+                column: [dg.TableColumnDep(key(parent), name) for parent, name in parents]
                 for column, parents in columns.items()
             }
         )
-        for unique_id, columns in lineage.items()
+        for unique_id, columns in lineage.columns.items()
     }
 
 

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 from gold_history import Silver, longer_bars, query, running_dbt
 
-from stocks_assets.adapters.dbt_project import PROJECT_DIR, ensure_manifest
+from stocks_assets.adapters.dbt_project import PROJECT_DIR, ensure_manifest, project_lineage
 from stocks_assets.adapters.sources.sample import SampleSource
 from stocks_assets.domain.payloads import SILVER_TABLES
 from stocks_assets.domain.sample_market import SampleMarket
@@ -106,6 +106,30 @@ def test_every_foreign_key_has_a_test_of_its_own():
     }
     assert len(keys) == 8
     assert keys <= tested
+
+
+def test_every_model_and_snapshot_has_a_column_lineage():
+    manifest = json.loads(ensure_manifest().read_bytes())
+    lineage = project_lineage()
+    assert not lineage.unread
+    models = {k: n for k, n in manifest["nodes"].items() if k.startswith(("model.", "snapshot."))}
+    assert lineage.columns.keys() == models.keys()
+    for name, model in models.items():
+        assert lineage.columns[name].keys() >= model["columns"].keys(), name
+    # Literals and counts of rows are made of no column.
+    assert {
+        f"{name.rpartition('.')[2]}.{column}"
+        for name, columns in lineage.columns.items()
+        for column, parents in columns.items()
+        if not parents
+    } == {
+        "agg_monthly_prices.week_count",
+        "fct_daily_prices.session_number",
+        "int_benchmark.ticker",
+        "mart_daily_market_summary.tickers",
+        "mart_market_breadth.tickers",
+        "mart_sector_performance.tickers",
+    }
 
 
 def test_the_lineage_of_columns_reaches_the_ui(world):

@@ -2,30 +2,6 @@
 
 from stocks_assets.adapters.dbt_lineage import column_lineage, store_lineage, stored_lineage
 
-
-def node(kind, name, columns, schema="gold"):
-    return {
-        "resource_type": kind,
-        "name": name,
-        "schema": schema,
-        "package_name": "stocks",
-        "original_file_path": f"models/{name}.sql",
-        "columns": {column: {"data_type": None} for column in columns},
-    }
-
-
-MANIFEST = {
-    "nodes": {
-        "model.stocks.prices": node("model", "prices", ["ticker", "growth"]),
-        "model.stocks.broken": node("model", "broken", ["ticker"]),
-        "model.stocks.absent": node("model", "absent", ["ticker"]),
-    },
-    "sources": {
-        "source.stocks.silver.bars": node(
-            "source", "bars", ["ticker", "day", "close", "volume"], schema="silver"
-        )
-    },
-}
 SQL = """
 with bars as (select * from "stocks"."silver"."bars"),
 before as (
@@ -36,25 +12,48 @@ select * from final
 """
 
 
-def test_columns_are_followed_through_ctes_to_the_tables_below(tmp_path):
-    folder = tmp_path / "stocks" / "models"
-    folder.mkdir(parents=True)
-    (folder / "prices.sql").write_text(SQL)
-    (folder / "broken.sql").write_text("select from where (")
-    bars = "source.stocks.silver.bars"
-    found = column_lineage(MANIFEST, tmp_path)
-    assert found == {
-        "model.stocks.prices": {
-            "ticker": [(bars, "ticker")],
-            "growth": [(bars, "close"), (bars, "day"), (bars, "ticker")],
-        }
+def node(kind, name, columns, schema="gold", sql=None):
+    return {
+        "resource_type": kind,
+        "name": name,
+        "schema": schema,
+        "columns": {column: {"data_type": None} for column in columns},
+        "compiled_code": sql,
     }
 
 
-def test_stored_lineage_is_that_of_its_project(tmp_path):
-    path = tmp_path / "lineage.json"
-    assert stored_lineage(path, "a") is None
-    store_lineage(path, "a", {"model.stocks.prices": {"growth": [("model.stocks.bars", "close")]}})
-    assert stored_lineage(path, "b") is None
-    found = stored_lineage(path, "a")
-    assert found == {"model.stocks.prices": {"growth": [["model.stocks.bars", "close"]]}}
+BARS, PRICES = "source.stocks.silver.bars", "model.stocks.prices"
+MANIFEST = {
+    "nodes": {
+        PRICES: node("model", "prices", ["ticker", "growth"], sql=SQL),
+        "model.stocks.broken": node("model", "broken", ["ticker"], sql="select from where ("),
+        "model.stocks.absent": node("model", "absent", ["ticker"]),
+        "snapshot.stocks.kept": node("snapshot", "kept", [], sql="select * from gold.prices"),
+        "test.stocks.some": node("test", "some", [], sql="select 1"),
+    },
+    "sources": {
+        BARS: node("source", "bars", ["ticker", "day", "close", "volume"], schema="silver")
+    },
+}
+
+
+def test_columns_are_followed_through_ctes_to_the_tables_below():
+    assert column_lineage(MANIFEST).columns == {
+        PRICES: {
+            "ticker": [(BARS, "ticker")],
+            "growth": [(BARS, "close"), (BARS, "day"), (BARS, "ticker")],
+        },
+        "snapshot.stocks.kept": {"ticker": [(PRICES, "ticker")], "growth": [(PRICES, "growth")]},
+    }
+
+
+def test_sql_that_cannot_be_followed_is_named_with_the_reason():
+    unread = column_lineage(MANIFEST).unread
+    assert unread.keys() == {"model.stocks.broken", "model.stocks.absent"}
+    assert all(unread.values())
+
+
+def test_lineage_is_read_as_it_was_stored(tmp_path):
+    found = column_lineage(MANIFEST)
+    store_lineage(tmp_path / "lineage.json", found)
+    assert stored_lineage(tmp_path / "lineage.json") == found
