@@ -391,10 +391,14 @@ class Warehouse:
     def tickers_behind_in_gold(self, tickers: Sequence[str], built_by: str) -> list[str]:
         """Return those of `tickers` that have newer silver, or gold of another project."""
         with self.connect() as connection, connection.cursor(row_factory=scalar_row) as cursor:
+            # Listings are loaded for the market; a changed one may make another security of bars.
             return cursor.execute(
                 "select distinct ticker from ops.silver_loads left join ops.gold_builds "
-                "using (ticker) where ticker = any(%s) and (built_at is null "
-                "or loaded_at > built_at or built_by <> %s) order by ticker",
+                "using (ticker) left join (select ticker, loaded_at as listing_loaded_at "
+                "from silver.listings) listings using (ticker) "
+                "where ticker = any(%s) and (built_at is null "
+                "or greatest(loaded_at, listing_loaded_at) > built_at or built_by <> %s) "
+                "order by ticker",
                 (list(tickers), built_by),
             ).fetchall()
 

@@ -88,7 +88,7 @@ class Silver:
             loaded = changed.with_columns(
                 pl.lit(f"bronze/test/{self.loads:04}").alias("bronze_key"),
                 pl.lit("test").alias("load_id"),
-                pl.lit(datetime(2026, 1, 1, tzinfo=UTC)).alias("loaded_at"),
+                pl.lit(datetime.now(UTC)).alias("loaded_at"),
                 pl.lit(datetime(2026, 1, 1, tzinfo=UTC)).alias("known_at"),
             )
             _copy(connection, table, loaded)
@@ -156,6 +156,11 @@ class Dbt:
         """Run a compiled analysis."""
         path = self._target / "compiled" / "stocks" / "analyses" / f"{name}.sql"
         return query(self._warehouse, path.read_text())
+
+    def status(self, test: str) -> str:
+        """Return how a dbt test ended in the last call that ran it: pass, warn or fail."""
+        results = json.loads((self._target / "run_results.json").read_bytes())["results"]
+        return next(r["status"] for r in results if f".{test}." in f"{r['unique_id']}.")
 
     def close(self) -> None:
         with self._process:

@@ -10,6 +10,7 @@ from gold_history import Silver, longer_bars, query, running_dbt
 
 from stocks_assets.adapters.dbt_project import PROJECT_DIR, ensure_manifest, project_lineage
 from stocks_assets.adapters.sources.sample import SampleSource
+from stocks_assets.adapters.warehouse import SilverLoad
 from stocks_assets.domain.payloads import SILVER_TABLES
 from stocks_assets.domain.sample_market import SampleMarket
 
@@ -108,6 +109,20 @@ def test_every_foreign_key_has_a_test_of_its_own():
     assert keys <= tested
 
 
+def test_a_ticker_whose_listing_changed_is_behind_in_gold(warehouse):
+    load = SilverLoad("AAA", ["bronze/test/1"], 1, 0, LAST, LAST)
+    warehouse.record_silver_loads("daily_bars", [load], [], [])
+    assert warehouse.tickers_behind_in_gold(["AAA"], "this project") == ["AAA"]
+    with warehouse.gold_batch("batch", ["AAA"], built_by="this project"):
+        pass
+    assert warehouse.tickers_behind_in_gold(["AAA"], "this project") == []
+    Silver(warehouse).load(
+        "listings",
+        pl.DataFrame([{"ticker": "AAA", "delisted_on": LAST, "status": "delisted"}]),
+    )
+    assert warehouse.tickers_behind_in_gold(["AAA"], "this project") == ["AAA"]
+
+
 def test_every_model_and_snapshot_has_a_column_lineage():
     manifest = json.loads(ensure_manifest().read_bytes())
     lineage = project_lineage()
@@ -132,12 +147,34 @@ def test_every_model_and_snapshot_has_a_column_lineage():
     }
 
 
-def test_the_lineage_of_columns_reaches_the_ui(world):
+def test_one_run_shows_tests_row_counts_and_column_lineage_in_the_ui(world):
     ticker = MARKET.tickers(1)[0]
     world.add(ticker)
-    assert world.refresh(SampleSource(MARKET, lambda: LAST), [ticker]).success
-    key = dg.AssetKey(["gold", "fct_daily_prices"])
-    event = world.instance.get_latest_materialization_event(key)
+    result = world.refresh(SampleSource(MARKET, lambda: LAST), [ticker])
+    assert result.success
+    nodes = json.loads(ensure_manifest().read_bytes())["nodes"].values()
+    tests = {node["name"] for node in nodes if node["resource_type"] == "test"}
+    checks = {e.check_name: e.passed for e in result.get_asset_check_evaluations()}
+    assert tests <= checks.keys()
+    assert all(checks.values())
+
+    graph = world.definitions(SampleSource(MARKET, lambda: LAST)).resolve_asset_graph()
+    for node in nodes:
+        if node["resource_type"] not in ("model", "snapshot"):
+            continue
+        key = dg.AssetKey([node["schema"], node["name"]])
+        event = world.instance.get_latest_materialization_event(key)
+        metadata = event.asset_materialization.metadata
+        assert "dagster/column_lineage" in metadata, key
+        is_view = node["config"]["materialized"] == "view"
+        assert is_view or metadata["dagster/row_count"].value >= 0, key
+        of_ticker = "per_ticker" in node["tags"]
+        assert graph.get(key).is_partitioned == of_ticker, key
+        assert world.materialized(key.to_user_string()) == ({ticker} if of_ticker else set()), key
+
+    event = world.instance.get_latest_materialization_event(
+        dg.AssetKey(["gold", "fct_daily_prices"])
+    )
     metadata = event.asset_materialization.metadata
     below = metadata["dagster/column_lineage"].value.deps_by_column["open"]
     assert below == [dg.TableColumnDep(dg.AssetKey(["staging", "int_daily_inputs"]), "open")]

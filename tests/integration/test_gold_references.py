@@ -15,6 +15,11 @@ from stocks_assets.domain.sample_market import SampleMarket
 LAST = date(2026, 11, 13)
 MARKET = SampleMarket(first_session=date(2019, 1, 2))
 TOLERANCE = 1e-9
+RECONCILE = (
+    *("build", "--select", "+recon_adjusted_close"),
+    *("--exclude-resource-type", "unit_test"),
+)
+RECONCILIATION = "adjusted_closes_are_those_of_the_vendor"
 
 
 @pytest.fixture
@@ -228,26 +233,29 @@ def test_an_action_that_is_missing_is_found_and_named(warehouse, dbt):
     silver = Silver(warehouse)
     silver.calendar(date(2019, 1, 1), date(2027, 12, 31))
     store(silver, whole)
-    dbt("build", "--exclude-resource-type", "unit_test")
+    dbt(*RECONCILE)
     assert query(warehouse, "select * from gold.recon_adjusted_close").is_empty()
+    assert dbt.status(RECONCILIATION) == "pass"
 
     split = whole.filter(pl.col("split_coefficient") != 1).row(-1, named=True)
     dividend = whole.filter(pl.col("dividend_amount") > 0).row(-1, named=True)
     dates = (split["session_date"], dividend["session_date"])
-    store(
-        silver,
-        whole.with_columns(
-            pl.when(pl.col("session_date") != dates[0])
-            .then("split_coefficient")
-            .otherwise(1.0)
-            .alias("split_coefficient"),
-            pl.when(pl.col("session_date") != dates[1])
-            .then("dividend_amount")
-            .otherwise(0.0)
-            .alias("dividend_amount"),
-        ),
+    lacking = whole.with_columns(
+        pl.when(pl.col("session_date") != dates[0])
+        .then("split_coefficient")
+        .otherwise(1.0)
+        .alias("split_coefficient"),
+        pl.when(pl.col("session_date") != dates[1])
+        .then("dividend_amount")
+        .otherwise(0.0)
+        .alias("dividend_amount"),
     )
-    dbt("run", tickers=[ticker])
+    store(silver, lacking.head(-1))
+    dbt(*RECONCILE, tickers=[ticker])
+    # What was not mended is told again, though nothing but a session is new.
+    store(silver, lacking)
+    dbt(*RECONCILE, tickers=[ticker])
+    assert dbt.status(RECONCILIATION) == "warn"
     found = query(warehouse, "select * from gold.recon_adjusted_close order by session_date")
     by_date = {row["session_date"]: row for row in found.iter_rows(named=True)}
     assert set(by_date) == set(dates)

@@ -34,8 +34,13 @@ PER_TICKER = (
     "silver/corporate_actions",
     "gold/fct_daily_prices",
     "gold/fct_weekly_prices",
+    "gold/fct_monthly_prices",
+    "gold/fct_corporate_actions",
     "gold/agg_weekly_prices",
     "gold/agg_monthly_prices",
+    "gold/mart_adjusted_prices",
+    "gold/mart_technical_indicators",
+    "gold/mart_returns_risk",
 )
 TABLES = (
     "silver.weekly_bars",
@@ -44,8 +49,11 @@ TABLES = (
     "silver.companies",
     "gold.fct_daily_prices",
     "gold.fct_weekly_prices",
+    "gold.fct_monthly_prices",
     "gold.agg_weekly_prices",
     "gold.agg_monthly_prices",
+    "staging.int_daily_indicators",
+    "staging.int_daily_returns",
 )
 
 CALENDAR = ("silver/exchange_calendar", "staging/stg_exchange_calendar", "gold/dim_date")
@@ -74,6 +82,10 @@ def test_a_refresh_takes_every_ticker_from_the_source_to_gold(world):
         "bronze/quarantine",
         "gold/dim_date",
         "gold/dim_company",
+        "gold/dim_company_history",
+        "gold/dim_security",
+        "gold/mart_latest_prices",
+        "gold/mart_market_breadth",
     ):
         assert world.instance.get_latest_materialization_event(dg.AssetKey(asset.split("/")))
     for table in TABLES:

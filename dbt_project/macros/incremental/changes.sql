@@ -31,10 +31,21 @@
     );
     comment on table ops.gold_offsets is
         'One row per model: the newest change that it knows of, and what else its rows depend on.';
+    create table if not exists ops.gold_passed_tests (
+        test text primary key,
+        change_id bigint not null
+    );
+    comment on table ops.gold_passed_tests is
+        'One row per dbt test that passed when it was last run, and the newest change that it looked at.';
     delete from ops.gold_changes
     where
         changed_at < now() - interval '1 day'
-        and change_id <= (select min(offsets.change_id) from ops.gold_offsets as offsets);
+        and change_id <= (select min(offsets.change_id) from ops.gold_offsets as offsets)
+        and not exists (
+            select 1
+            from ops.gold_passed_tests as tests
+            where tests.change_id < gold_changes.change_id
+        );
 {% endmacro %}
 
 
