@@ -4,8 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 
@@ -115,10 +114,10 @@ def longer_bars(daily: pl.DataFrame, key: str, period: str) -> pl.DataFrame:
 
 
 class Dbt:
-    """A process that runs dbt again and again on one warehouse; importing and parsing costs once."""
+    """A process that runs dbt again and again on `warehouse`; importing and parsing costs once."""
 
     def __init__(self, warehouse: Warehouse) -> None:
-        self._warehouse = warehouse
+        self.warehouse = warehouse
         self._target = ensure_manifest().parent
         self._process = subprocess.Popen(
             [sys.executable, "-W", "ignore", "-c", _SERVER],
@@ -140,8 +139,8 @@ class Dbt:
         assert self._process.stdout
         batch = f"test-{os.urandom(8).hex()}"
         with (
-            self._warehouse.gold_batch(batch, tickers or [], built_by=None),
-            dbt_environment(self._warehouse, batch if tickers is not None else None),
+            self.warehouse.gold_batch(batch, tickers or [], built_by=None),
+            dbt_environment(self.warehouse, batch if tickers is not None else None),
         ):
             names = [name for name in os.environ if name.startswith(("DBT_", "PG"))]
             call = {
@@ -155,7 +154,7 @@ class Dbt:
     def analysis(self, name: str) -> pl.DataFrame:
         """Run a compiled analysis."""
         path = self._target / "compiled" / "stocks" / "analyses" / f"{name}.sql"
-        return query(self._warehouse, path.read_text())
+        return query(self.warehouse, path.read_text())
 
     def status(self, test: str) -> str:
         """Return how a dbt test ended in the last call that ran it: pass, warn or fail."""
@@ -165,15 +164,6 @@ class Dbt:
     def close(self) -> None:
         with self._process:
             self._process.terminate()
-
-
-@contextmanager
-def running_dbt(warehouse: Warehouse) -> Iterator[Dbt]:
-    dbt = Dbt(warehouse)
-    try:
-        yield dbt
-    finally:
-        dbt.close()
 
 
 _SERVER = """

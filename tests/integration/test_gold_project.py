@@ -5,8 +5,7 @@ from datetime import date
 
 import dagster as dg
 import polars as pl
-import pytest
-from gold_history import Silver, longer_bars, query, running_dbt
+from gold_history import Silver, longer_bars, query
 
 from stocks_assets.adapters.dbt_project import PROJECT_DIR, ensure_manifest, project_lineage
 from stocks_assets.adapters.sources.sample import SampleSource
@@ -17,12 +16,6 @@ from stocks_assets.domain.sample_market import SampleMarket
 LAST = date(2026, 11, 13)
 MARKET = SampleMarket(first_session=date(2023, 1, 3))
 ANALYSES = sorted(path.stem for path in (PROJECT_DIR / "analyses").glob("*.sql"))
-
-
-@pytest.fixture
-def dbt(warehouse):
-    with running_dbt(warehouse) as dbt:
-        yield dbt
 
 
 def load(silver, tickers):

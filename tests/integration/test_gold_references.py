@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 import talib
-from gold_history import ACTIONS, DAILY, Silver, longer_bars, query, running_dbt
+from gold_history import ACTIONS, DAILY, Silver, longer_bars, query
 
 from stocks_assets.domain.payloads import SILVER_TABLES
 from stocks_assets.domain.sample_market import SampleMarket
@@ -20,12 +20,6 @@ RECONCILE = (
     *("--exclude-resource-type", "unit_test"),
 )
 RECONCILIATION = "adjusted_closes_are_those_of_the_vendor"
-
-
-@pytest.fixture
-def dbt(warehouse):
-    with running_dbt(warehouse) as dbt:
-        yield dbt
 
 
 def shaped(name, ticker, body):
