@@ -1,10 +1,11 @@
 with
 
+-- A security that one list has as delisted and the other as active is listed, as for the planner.
 listings as (
     select distinct on (ticker, coalesce(listed_on, delisted_on))
         *
     from {{ ref('stg_listings') }}
-    order by ticker, coalesce(listed_on, delisted_on), delisted_on
+    order by ticker, coalesce(listed_on, delisted_on), delisted_on desc
 ),
 
 in_order as (
