@@ -28,7 +28,7 @@ PROJECT_DIR = PROJECT_ROOT / "dbt_project"
 _TARGET = PROJECT_DIR / "target"
 DBT_EXECUTABLE = str(Path(sys.executable).with_name("dbt"))
 _CONNECTION = ("DBT_HOST", "DBT_PORT", "DBT_USER", "DBT_DBNAME")
-_LINEAGE = "lineage.json"
+_MANIFEST, _LINEAGE, _STAMP = "manifest.json", "lineage.json", "manifest.digest"
 _KEPT_PARSES = 8
 _SOURCES = ("*.sql", "*.yml", "*.md", "*.csv")
 # The SQL of a full refresh says what columns are made of; the other, how rows are added. It takes
@@ -50,14 +50,14 @@ def ensure_manifest() -> Path:
         StackError: dbt cannot compile the project.
     """
     target = _TARGET / os.environ.get("DBT_DBNAME", "stocks")
-    manifest, stamp = target / "manifest.json", target / "manifest.digest"
+    manifest = target / _MANIFEST
     digest = project_digest()
-    if _is_current(manifest, stamp, digest):
+    if _is_current(target, digest):
         return manifest
     target.mkdir(parents=True, exist_ok=True)
     with (target / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not _is_current(manifest, stamp, digest):
+        if not _is_current(target, digest):
             compiled = subprocess.run(
                 [DBT_EXECUTABLE, *_COMPILE],
                 cwd=PROJECT_DIR,
@@ -74,7 +74,7 @@ def ensure_manifest() -> Path:
             if compiled.returncode != 0:
                 raise StackError(f"dbt cannot compile {PROJECT_DIR}: {compiled.stdout.strip()}")
             store_lineage(target / _LINEAGE, column_lineage(json.loads(manifest.read_bytes())))
-            stamp.write_text(digest)
+            (target / _STAMP).write_text(digest)
     return manifest
 
 
@@ -114,8 +114,11 @@ def parse_cache(target: Path) -> Iterator[None]:
             old.unlink(missing_ok=True)
 
 
-def _is_current(manifest: Path, stamp: Path, digest: str) -> bool:
-    return manifest.is_file() and stamp.is_file() and stamp.read_text() == digest
+def _is_current(target: Path, digest: str) -> bool:
+    names = (_MANIFEST, _LINEAGE, _STAMP)
+    return all((target / name).is_file() for name in names) and (
+        (target / _STAMP).read_text() == digest
+    )
 
 
 def project_digest() -> str:
