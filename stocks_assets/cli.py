@@ -392,7 +392,7 @@ def _summarize(platform: Platform) -> None:
     market = Table(title="The market", title_justify="left", box=None, pad_edge=False)
     market.add_column("ticker", no_wrap=True)
     market.add_column("company", no_wrap=True, overflow="ellipsis", max_width=12)
-    for name in ("as of", "close", "week", "52 weeks"):
+    for name in ("as of", "close", "week", "year"):
         market.add_column(name, justify="right", no_wrap=True)
     market.add_column("last 20 weeks", no_wrap=True)
     for row in platform.warehouse().watchlist(limit=15):

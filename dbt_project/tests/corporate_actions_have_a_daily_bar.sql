@@ -10,35 +10,42 @@
 with
 
 actions as (
-    select * from {{ ref('stg_corporate_actions') }}
+    select * from {{ ref('fct_corporate_actions') }}
 ),
 
-prices as (
-    select * from {{ ref('fct_daily_prices') }}
-),
-
-histories as (
-    select
-        ticker,
-        min(session_date) as first_session,
-        max(session_date) as last_session
-    from prices
-    group by ticker
+-- Limits make each of these a look into the index; as a join, all prices would be read.
+without_bar as (
+    select actions.*
+    from actions
+    left join lateral (
+        select prices.ticker
+        from {{ ref('fct_daily_prices') }} as prices
+        where
+            prices.ticker = actions.ticker
+            and prices.session_date = actions.ex_date
+        limit 1
+    ) as bar on true
+    where bar.ticker is null
 )
 
 select
-    actions.ticker,
-    actions.ex_date,
-    actions.action_type
-from actions
-inner join histories
-    on
-        actions.ticker = histories.ticker
-        and actions.ex_date between histories.first_session and histories.last_session
-where not exists (
-    select 1
-    from prices
+    without_bar.ticker,
+    without_bar.ex_date,
+    without_bar.action_type
+from without_bar
+cross join lateral (
+    select prices.session_date
+    from {{ ref('fct_daily_prices') }} as prices
     where
-        prices.ticker = actions.ticker
-        and prices.session_date = actions.ex_date
-)
+        prices.ticker = without_bar.ticker
+        and prices.session_date < without_bar.ex_date
+    limit 1
+) as before
+cross join lateral (
+    select prices.session_date
+    from {{ ref('fct_daily_prices') }} as prices
+    where
+        prices.ticker = without_bar.ticker
+        and prices.session_date > without_bar.ex_date
+    limit 1
+) as after

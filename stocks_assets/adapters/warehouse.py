@@ -95,7 +95,7 @@ class TableSummary:
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """How a ticker stands: raw close, returns over the last week and 52 weeks, recent closes."""
+    """How a ticker stands: raw close, returns over a week and a year, closes of recent weeks."""
 
     ticker: str
     company_name: str
@@ -415,10 +415,14 @@ class Warehouse:
     def tickers_behind_in_gold(self, tickers: Sequence[str], built_by: str) -> list[str]:
         """Return those of `tickers` that have newer silver, or gold of another project."""
         with self.connect() as connection, connection.cursor(row_factory=scalar_row) as cursor:
+            # Listings are loaded for the market; a changed one may make another security of bars.
             return cursor.execute(
                 "select distinct ticker from ops.silver_loads left join ops.gold_builds "
-                "using (ticker) where ticker = any(%s) and (built_at is null "
-                "or loaded_at > built_at or built_by <> %s) order by ticker",
+                "using (ticker) left join (select ticker, loaded_at as listing_loaded_at "
+                "from silver.listings) listings using (ticker) "
+                "where ticker = any(%s) and (built_at is null "
+                "or greatest(loaded_at, listing_loaded_at) > built_at or built_by <> %s) "
+                "order by ticker",
                 (list(tickers), built_by),
             ).fetchall()
 
@@ -590,22 +594,12 @@ class Warehouse:
             return lines
 
     def watchlist(self, limit: int) -> list[Watched]:
-        """Return the newest weekly bars of the first `limit` tickers, from gold."""
+        """Return how the first `limit` tickers stand, in their order, from gold."""
         with self.connect() as connection:
             rows = connection.execute(
-                "select ticker, company_name, session_date, close, week_return, year_return, closes"
-                " from ("
-                "  select ticker, array_agg(adjusted_close order by week_start) as closes"
-                "  from (select *, row_number() over newest as age from gold.agg_weekly_prices"
-                "        window newest as (partition by ticker order by week_start desc)) weeks"
-                "  where age <= 20 group by ticker) recent "
-                "join lateral (select session_date, close, simple_return_1w as week_return"
-                "  from gold.fct_weekly_prices w where w.ticker = recent.ticker"
-                "  order by week_start desc limit 1) last on true "
-                "left join lateral (select closes[array_upper(closes, 1)] / adjusted_close - 1"
-                "  as year_return from gold.agg_weekly_prices y where y.ticker = recent.ticker"
-                "  order by week_start desc offset 52 limit 1) year on true "
-                "join gold.dim_company using (ticker) order by ticker limit %s",
+                "select ticker, company_name, session_date, close, simple_return_1w, "
+                "simple_return_1y, coalesce(recent_adjusted_closes, '{}') "
+                "from gold.mart_latest_prices order by ticker limit %s",
                 (limit,),
             ).fetchall()
         return [Watched(*row) for row in rows]

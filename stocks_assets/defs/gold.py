@@ -1,7 +1,7 @@
 """Gold: the dbt project's models as assets, its tests as asset checks; one dbt call a batch.
 
-Models with the tag `per_ticker` have the ticker partitions and rebuild whole tickers of the batch;
-the others have none.
+Models with the tag `per_ticker` have the ticker partitions. Those that read silver look at the
+tickers of the batch, and all build just what changed; the models across tickers have no partitions.
 """
 
 import json
@@ -25,7 +25,9 @@ from stocks_assets.adapters.dbt_project import (
     ensure_manifest,
     parse_cache,
     project_digest,
+    project_lineage,
 )
+from stocks_assets.adapters.relations import describe
 from stocks_assets.adapters.warehouse import Warehouse
 from stocks_assets.defs.batch import Batch, is_deferred, names_tickers, tickers_of
 from stocks_assets.defs.bronze import OWNERS
@@ -72,7 +74,7 @@ class Translator(DagsterDbtTranslator):
     def get_partitions_def(
         self, dbt_resource_props: Mapping[str, Any]
     ) -> dg.PartitionsDefinition[str] | None:
-        """Return the ticker partitions of what rebuilds tickers."""
+        """Return the ticker partitions of what has rows of single tickers."""
         return TICKERS if "per_ticker" in dbt_resource_props["tags"] else None
 
 
@@ -164,10 +166,57 @@ def _build(
             dbt_environment(warehouse, run_id if tickers is not None else None),
             parse_cache(target),
         ):
-            call = dbt.cli(command, context=context, target_path=target)
-            yield from call.stream().fetch_row_counts().fetch_column_metadata()
+            lineage = _lineage(context)
+            for event in dbt.cli(command, context=context, target_path=target).stream():
+                # dagster-dbt's own way to add this waits in a loop that takes a processor.
+                yield _described(context, warehouse, event, lineage)
     finally:
         shutil.rmtree(target, ignore_errors=True)
+
+
+def _lineage(context: dg.AssetExecutionContext) -> Mapping[dg.AssetKey, dg.TableColumnLineage]:
+    """Return each model's column lineage; the log says which have none."""
+    lineage = project_lineage()
+    manifest = json.loads(ensure_manifest().read_bytes())
+    nodes = {**manifest["nodes"], **manifest["sources"]}
+    for unique_id, reason in lineage.unread.items():
+        context.log.warning(f"no column lineage of {unique_id}: {reason}")
+
+    def key(unique_id: str) -> dg.AssetKey:
+        return Translator().get_asset_key(nodes[unique_id])
+
+    return {
+        key(unique_id): dg.TableColumnLineage(
+            {
+                column: [dg.TableColumnDep(key(parent), name) for parent, name in parents]
+                for column, parents in columns.items()
+            }
+        )
+        for unique_id, columns in lineage.columns.items()
+    }
+
+
+def _described(
+    context: dg.AssetExecutionContext,
+    warehouse: Warehouse,
+    event: Any,  # noqa: ANN401 # whatever dagster-dbt yields
+    lineage: Mapping[dg.AssetKey, dg.TableColumnLineage],
+) -> Any:  # noqa: ANN401
+    """Return `event`; if it is about a model, with what the UI shows: columns, lineage, rows."""
+    if not isinstance(event, dg.Output):
+        return event
+    key = context.asset_key_for_output(event.output_name)
+    relation = describe(warehouse, *key.path)
+    metadata: dict[str, Any] = {
+        "dagster/column_schema": dg.TableSchema(
+            [dg.TableColumn(name, kind) for name, kind in relation.columns]
+        )
+    }
+    if relation.rows is not None:
+        metadata["dagster/row_count"] = relation.rows
+    if key in lineage:
+        metadata["dagster/column_lineage"] = lineage[key]
+    return event.with_metadata({**event.metadata, **metadata})
 
 
 def _materializations(

@@ -9,6 +9,7 @@ from pathlib import Path
 import dagster as dg
 import polars as pl
 import pytest
+from gold_history import Dbt
 
 from stocks_assets.adapters.bronze import BronzeStore
 from stocks_assets.adapters.inbox import Inbox
@@ -46,6 +47,24 @@ def warehouse(servers: Endpoints) -> Warehouse:
         connection.execute("drop schema if exists bronze, silver, staging, gold, ops cascade")
     warehouse.migrate()
     return warehouse
+
+
+@pytest.fixture(scope="session")
+def _dbt_processes() -> Iterator[list[Dbt]]:
+    processes: list[Dbt] = []
+    yield processes
+    for process in processes:
+        process.close()
+
+
+@pytest.fixture
+def dbt(warehouse: Warehouse, _dbt_processes: list[Dbt]) -> Dbt:
+    """One dbt for the session, as its start costs more than most of its runs."""
+    if not _dbt_processes:
+        _dbt_processes.append(Dbt(warehouse))
+    [dbt] = _dbt_processes
+    dbt.warehouse = warehouse
+    return dbt
 
 
 @pytest.fixture

@@ -34,9 +34,15 @@ TABLES = {
         "agg_monthly_prices",
         "agg_weekly_prices",
         "dim_company",
+        "dim_company_history",
         "dim_date",
+        "dim_security",
+        "fct_corporate_actions",
         "fct_daily_prices",
+        "fct_monthly_prices",
         "fct_weekly_prices",
+        "mart_latest_prices",
+        "mart_market_breadth",
     },
 }
 SECRET = "s3cret-of-mine"

@@ -34,8 +34,13 @@ PER_TICKER = (
     "silver/corporate_actions",
     "gold/fct_daily_prices",
     "gold/fct_weekly_prices",
+    "gold/fct_monthly_prices",
+    "gold/fct_corporate_actions",
     "gold/agg_weekly_prices",
     "gold/agg_monthly_prices",
+    "gold/mart_adjusted_prices",
+    "gold/mart_technical_indicators",
+    "gold/mart_returns_risk",
 )
 TABLES = (
     "silver.weekly_bars",
@@ -44,8 +49,11 @@ TABLES = (
     "silver.companies",
     "gold.fct_daily_prices",
     "gold.fct_weekly_prices",
+    "gold.fct_monthly_prices",
     "gold.agg_weekly_prices",
     "gold.agg_monthly_prices",
+    "staging.int_daily_indicators",
+    "staging.int_daily_returns",
 )
 
 CALENDAR = ("silver/exchange_calendar", "staging/stg_exchange_calendar", "gold/dim_date")
@@ -74,6 +82,10 @@ def test_a_refresh_takes_every_ticker_from_the_source_to_gold(world):
         "bronze/quarantine",
         "gold/dim_date",
         "gold/dim_company",
+        "gold/dim_company_history",
+        "gold/dim_security",
+        "gold/mart_latest_prices",
+        "gold/mart_market_breadth",
     ):
         assert world.instance.get_latest_materialization_event(dg.AssetKey(asset.split("/")))
     for table in TABLES:
@@ -282,7 +294,7 @@ class Raw(SampleSource):
         return Data(body, "TIME_SERIES_DAILY")
 
 
-def test_adjusted_closes_before_raw_bars_are_kept_as_they_were_and_left_out_of_gold(world):
+def test_adjusted_closes_before_raw_bars_stay_as_they_were_and_gold_adjusts_by_itself(world):
     ticker = TICKERS[0]
     world.add(ticker)
     world.refresh(sample(FRIDAY), [ticker], layers=INGEST)
@@ -297,9 +309,10 @@ def test_adjusted_closes_before_raw_bars_are_kept_as_they_were_and_left_out_of_g
         f"select session_date, adjusted_close from silver.daily_bars_as_of('{moment}')"
     )
     assert dict(known.rows()) == before
-    gold = world.query("select session_date, close, adjusted_close from gold.fct_daily_prices")
+    gold = world.query("select session_date, adjusted_close from gold.mart_adjusted_prices")
     assert set(gold["session_date"]) == set(after)
-    assert gold["adjusted_close"].null_count() == gold.height
+    assert gold["adjusted_close"].null_count() == 0
+    assert world.query("select * from gold.recon_adjusted_close").is_empty()
     events = world.query("select class from silver.restatements where table_name = 'daily_bars'")
     assert events.is_empty()
 

@@ -180,7 +180,7 @@ def check_daily(world, recordings):
                 float(fields["8. split coefficient"]),
             )
             assert (row["close"], row["volume"]) == (close, int(fields["6. volume"]))
-            assert row["adjusted_close"] == float(fields["5. adjusted close"])
+            assert row["vendor_adjusted_close"] == float(fields["5. adjusted close"])
             assert (row["dividend_amount"], row["split_ratio"]) == (dividend, split)
             if previous is None:
                 assert row["simple_return_1d"] is None

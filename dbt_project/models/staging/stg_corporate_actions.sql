@@ -7,5 +7,6 @@ select
     declaration_date,
     record_date,
     payment_date,
+    row_version,
     bronze_key
 from {{ source('silver', 'corporate_actions') }}

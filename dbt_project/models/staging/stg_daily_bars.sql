@@ -9,6 +9,6 @@ select
     volume,
     dividend_amount,
     split_coefficient,
-    source,
+    row_version,
     bronze_key
 from {{ source('silver', 'daily_bars') }}

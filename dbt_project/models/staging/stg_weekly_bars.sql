@@ -9,5 +9,6 @@ select
     adjusted_close,
     volume,
     dividend_amount,
+    row_version,
     bronze_key
 from {{ source('silver', 'weekly_bars') }}

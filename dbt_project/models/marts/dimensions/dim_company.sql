@@ -5,13 +5,7 @@ companies as (
 ),
 
 tickers as (
-    select ticker from companies
-    union
-    select ticker from {{ ref('stg_weekly_bars') }}
-    union
-    select ticker from {{ ref('stg_daily_bars') }}
-    union
-    select ticker from {{ ref('stg_corporate_actions') }}
+    select * from {{ ref('int_tickers') }}
 ),
 
 final as (

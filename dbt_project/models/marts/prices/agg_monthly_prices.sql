@@ -1,10 +1,18 @@
+{{ config(
+    meta={'period': 'month_start'},
+    pre_hook="{{ take_changes_of(
+        [ref('agg_weekly_prices')],
+        kept={'agg_weekly_prices': month_before_week()},
+    ) }}",
+    post_hook="{{ pass_changes_on() }}",
+) }}
+
 with
 
 weeks as (
-    select * from {{ ref('agg_weekly_prices') }}
-    {% if is_incremental() %}
-    where {{ in_batch('ticker') }}
-    {% endif %}
+    select *
+    from {{ changed_rows(ref('agg_weekly_prices'), period='week_start', after=week_before_month_after('changes.kept_through')) }}
+        as weeks
 ),
 
 week_ends as (
@@ -47,19 +55,54 @@ months as (
         count(*)::integer as week_count,
         max(last_seen) as last_seen
     from weeks_of_months
+    {% if is_incremental() %}
+    where exists (
+        select 1
+        from {{ changes() }} as changes
+        where
+            changes.ticker = weeks_of_months.ticker
+            and weeks_of_months.month_start > coalesce(changes.kept_through, '-infinity')
+    )
+    {% endif %}
     group by ticker, month_start
+),
+
+scaled as (
+    select
+        *,
+        true as is_new
+    from months
+    {% if is_incremental() %}
+    -- The longest window reaches back 11 months.
+    union all
+    select
+        ticker,
+        month_start,
+        session_date,
+        adjusted_open,
+        adjusted_high,
+        adjusted_low,
+        adjusted_close,
+        volume,
+        dividend_amount,
+        week_count,
+        null,
+        false
+    from {{ kept_rows(11) }} as kept
+    {% endif %}
 ),
 
 months_in_order as (
     select
-        months.*,
+        scaled.*,
         lag(adjusted_close) over (partition by ticker order by month_start) as previous_adjusted_close,
         row_number() over (partition by ticker order by month_start) as months_so_far
-    from months
+    from scaled
 ),
 
-final as (
+windowed as (
     select
+        months.is_new,
         months.ticker,
         months.month_start,
         months.session_date,
@@ -81,6 +124,27 @@ final as (
         last_3_months as (partition by months.ticker order by months.month_start rows 2 preceding),
         last_6_months as (partition by months.ticker order by months.month_start rows 5 preceding),
         last_12_months as (partition by months.ticker order by months.month_start rows 11 preceding)
+),
+
+final as (
+    select
+        ticker,
+        month_start,
+        session_date,
+        adjusted_open,
+        adjusted_high,
+        adjusted_low,
+        adjusted_close,
+        volume,
+        dividend_amount,
+        week_count,
+        simple_return_1m,
+        sma_3m,
+        sma_6m,
+        sma_12m,
+        is_complete
+    from windowed
+    where is_new
 )
 
 select * from final

@@ -1,24 +1,32 @@
+{{ config(
+    meta={'period': 'week_start'},
+    pre_hook="{{ take_changes_of(
+        [ref('fct_weekly_prices'), ref('fct_daily_prices'), ref('fct_corporate_actions')],
+        kept={
+            'fct_daily_prices': week_before_change(),
+            'fct_corporate_actions': week_before_change(),
+        },
+    ) }}",
+    post_hook="{{ pass_changes_on() }}",
+) }}
+
 with
 
 vendor_weeks as (
-    select * from {{ ref('fct_weekly_prices') }}
-    {% if is_incremental() %}
-    where {{ in_batch('ticker') }}
-    {% endif %}
+    select * from {{ changed_rows(ref('fct_weekly_prices'), period='week_start') }} as vendor_weeks
 ),
 
 daily_weeks as (
+    {% if is_incremental() -%}
+    {{ weekly_bars_from_daily(changed_rows(ref('fct_daily_prices'), after='changes.kept_through + 6')) }}
+    {%- else -%}
     select * from {{ ref('int_weekly_bars_from_daily') }}
-    {% if is_incremental() %}
-    where {{ in_batch('ticker', through_groups=true) }}
-    {% endif %}
+    {%- endif %}
 ),
 
 actions as (
-    select * from {{ ref('stg_corporate_actions') }}
-    {% if is_incremental() %}
-    where {{ in_batch('ticker') }}
-    {% endif %}
+    select *
+    from {{ changed_rows(ref('fct_corporate_actions'), period='ex_date', after='changes.kept_through + 6') }} as actions
 ),
 
 split_weeks as (
@@ -117,7 +125,7 @@ bars as (
     from chosen
 ),
 
-adjusted as (
+scaled as (
     select
         ticker,
         week_start,
@@ -129,13 +137,37 @@ adjusted as (
         volume,
         dividend_amount,
         is_complete,
+        true as is_new
+    from bars
+    {% if is_incremental() %}
+    -- The longest window reaches back 51 weeks.
+    union all
+    select
+        ticker,
+        week_start,
+        session_date,
+        adjusted_open,
+        adjusted_high,
+        adjusted_low,
+        adjusted_close,
+        volume,
+        dividend_amount,
+        is_complete,
+        false
+    from {{ kept_rows(51) }} as kept
+    {% endif %}
+),
+
+adjusted as (
+    select
+        *,
         lag(adjusted_close) over weeks_of_ticker as previous_adjusted_close,
         row_number() over weeks_of_ticker as weeks_so_far
-    from bars
+    from scaled
     window weeks_of_ticker as (partition by ticker order by week_start)
 ),
 
-final as (
+windowed as (
     select
         ticker,
         week_start,
@@ -153,13 +185,37 @@ final as (
         case when weeks_so_far >= 52 then avg(adjusted_close) over last_52_weeks end as sma_52w,
         case when weeks_so_far >= 52 then max(adjusted_close) over last_52_weeks end as high_52w,
         case when weeks_so_far >= 52 then min(adjusted_close) over last_52_weeks end as low_52w,
-        is_complete
+        is_complete,
+        is_new
     from adjusted
     window
         last_4_weeks as (partition by ticker order by week_start rows 3 preceding),
         last_13_weeks as (partition by ticker order by week_start rows 12 preceding),
         last_26_weeks as (partition by ticker order by week_start rows 25 preceding),
         last_52_weeks as (partition by ticker order by week_start rows 51 preceding)
+),
+
+final as (
+    select
+        ticker,
+        week_start,
+        session_date,
+        adjusted_open,
+        adjusted_high,
+        adjusted_low,
+        adjusted_close,
+        volume,
+        dividend_amount,
+        simple_return_1w,
+        sma_4w,
+        sma_13w,
+        sma_26w,
+        sma_52w,
+        high_52w,
+        low_52w,
+        is_complete
+    from windowed
+    where is_new
 )
 
 select * from final

@@ -1,10 +1,17 @@
+{{ config(
+    meta={'period': 'week_start'},
+    pre_hook="{{ compare_with_silver(bar_hashes(ref('stg_weekly_bars'), 'week_start'), source=ref('stg_weekly_bars')) }}",
+    post_hook="{{ pass_changes_on() }}",
+) }}
+
 with
 
 bars as (
-    select * from {{ ref('stg_weekly_bars') }}
-    {% if is_incremental() %}
-    where {{ in_batch('ticker') }}
-    {% endif %}
+    select * from {{ changed_rows(ref('stg_weekly_bars'), period='week_start') }} as bars
+),
+
+reused as (
+    select * from {{ ref('int_reused_tickers') }}
 ),
 
 week_ends as (
@@ -15,8 +22,9 @@ week_ends as (
     where is_last_session_of_week
 ),
 
-final as (
+steps as (
     select
+        coalesce(reused.security_key, {{ first_security_key('bars.ticker') }}) as security_key,
         bars.ticker,
         bars.week_start,
         bars.session_date,
@@ -27,13 +35,65 @@ final as (
         bars.volume,
         bars.adjusted_close,
         bars.dividend_amount,
-        bars.adjusted_close / nullif(
-            lag(bars.adjusted_close) over (partition by bars.ticker order by bars.week_start), 0
-        ) - 1 as simple_return_1w,
-        coalesce(bars.session_date >= week_ends.last_session, false) as is_complete,
-        bars.bronze_key
+        bars.bronze_key,
+        {{ bar_hash('bars', 'week_start') }}
+        # coalesce({{ security_hash('reused.security_key', 'bars.session_date') }}, 0) as row_hash,
+        true as is_new
     from bars
-    left join week_ends on bars.week_start = week_ends.week_start
+    left join reused
+        on
+            bars.ticker = reused.ticker
+            and bars.session_date between reused.valid_from and reused.valid_to
+    {% if is_incremental() %}
+    union all
+    select
+        security_key,
+        ticker,
+        week_start,
+        session_date,
+        open,
+        high,
+        low,
+        close,
+        volume,
+        adjusted_close,
+        dividend_amount,
+        bronze_key,
+        history_hash,
+        false
+    from {{ kept_rows(1) }} as kept
+    {% endif %}
+),
+
+chained as (
+    select
+        *,
+        lag(adjusted_close) over history as previous_adjusted_close,
+        bit_xor(row_hash) over history as history_hash
+    from steps
+    window history as (partition by ticker order by week_start)
+),
+
+final as (
+    select
+        chained.security_key,
+        chained.ticker,
+        chained.week_start,
+        chained.session_date,
+        chained.open,
+        chained.high,
+        chained.low,
+        chained.close,
+        chained.volume,
+        chained.adjusted_close,
+        chained.dividend_amount,
+        chained.adjusted_close / nullif(chained.previous_adjusted_close, 0) - 1 as simple_return_1w,
+        coalesce(chained.session_date >= week_ends.last_session, false) as is_complete,
+        chained.history_hash,
+        chained.bronze_key
+    from chained
+    left join week_ends on chained.week_start = week_ends.week_start
+    where chained.is_new
 )
 
 select * from final

@@ -1,0 +1,17 @@
+select bars.ticker, bars.session_date as period, {{ bar_hash('bars', 'session_date') }} as row_hash
+from {{ ref('stg_daily_bars') }} as bars
+union all
+select actions.ticker, actions.ex_date, {{ action_hash('actions') }}
+from {{ ref('stg_corporate_actions') }} as actions
+where exists (
+    select 1
+    from {{ ref('stg_daily_bars') }} as bars
+    where bars.ticker = actions.ticker and bars.session_date = actions.ex_date
+)
+union all
+select bars.ticker, bars.session_date, {{ security_hash('reused.security_key', 'bars.session_date') }}
+from {{ ref('int_reused_tickers') }} as reused
+inner join {{ ref('stg_daily_bars') }} as bars
+    on
+        reused.ticker = bars.ticker
+        and bars.session_date between reused.valid_from and reused.valid_to

@@ -1,0 +1,99 @@
+{{ config(
+    meta={'period': 'month_start'},
+    pre_hook="{{ compare_with_silver(bar_hashes(ref('stg_monthly_bars'), 'month_start'), source=ref('stg_monthly_bars')) }}",
+    post_hook="{{ pass_changes_on() }}",
+) }}
+
+with
+
+bars as (
+    select * from {{ changed_rows(ref('stg_monthly_bars'), period='month_start') }} as bars
+),
+
+reused as (
+    select * from {{ ref('int_reused_tickers') }}
+),
+
+month_ends as (
+    select
+        month_start,
+        date_day as last_session
+    from {{ ref('dim_date') }}
+    where is_last_session_of_month
+),
+
+steps as (
+    select
+        coalesce(reused.security_key, {{ first_security_key('bars.ticker') }}) as security_key,
+        bars.ticker,
+        bars.month_start,
+        bars.session_date,
+        bars.open,
+        bars.high,
+        bars.low,
+        bars.close,
+        bars.volume,
+        bars.adjusted_close,
+        bars.dividend_amount,
+        bars.bronze_key,
+        {{ bar_hash('bars', 'month_start') }}
+        # coalesce({{ security_hash('reused.security_key', 'bars.session_date') }}, 0) as row_hash,
+        true as is_new
+    from bars
+    left join reused
+        on
+            bars.ticker = reused.ticker
+            and bars.session_date between reused.valid_from and reused.valid_to
+    {% if is_incremental() %}
+    union all
+    select
+        security_key,
+        ticker,
+        month_start,
+        session_date,
+        open,
+        high,
+        low,
+        close,
+        volume,
+        adjusted_close,
+        dividend_amount,
+        bronze_key,
+        history_hash,
+        false
+    from {{ kept_rows(1) }} as kept
+    {% endif %}
+),
+
+chained as (
+    select
+        *,
+        lag(adjusted_close) over history as previous_adjusted_close,
+        bit_xor(row_hash) over history as history_hash
+    from steps
+    window history as (partition by ticker order by month_start)
+),
+
+final as (
+    select
+        chained.security_key,
+        chained.ticker,
+        chained.month_start,
+        chained.session_date,
+        chained.open,
+        chained.high,
+        chained.low,
+        chained.close,
+        chained.volume,
+        chained.adjusted_close,
+        chained.dividend_amount,
+        chained.adjusted_close / nullif(chained.previous_adjusted_close, 0) - 1 as simple_return_1m,
+        coalesce(chained.session_date >= month_ends.last_session, false) as is_complete,
+        chained.history_hash,
+        chained.bronze_key
+    from chained
+    left join month_ends on chained.month_start = month_ends.month_start
+    where chained.is_new
+)
+
+select * from final

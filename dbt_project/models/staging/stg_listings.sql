@@ -1,0 +1,10 @@
+select
+    ticker,
+    delisted_on,
+    company_name,
+    exchange,
+    asset_type,
+    listed_on,
+    status,
+    bronze_key
+from {{ source('silver', 'listings') }}
