@@ -152,7 +152,40 @@ def query(
             write(result, form, sys.stdout.buffer)
             return
         rows = write_file(result, form, output)
-    out.print(f"{rows:,} rows are in {output}.", soft_wrap=True, markup=False)
+    out.print(f"Wrote {_count(rows)} to {output}.", soft_wrap=True, markup=False)
+
+
+@app.command()
+def export(
+    tables: Annotated[
+        list[str] | None,
+        typer.Argument(help="Tables of gold, such as fct_daily_prices; none: all."),
+    ] = None,
+    tickers: Annotated[
+        list[str] | None,
+        typer.Option("--tickers", help="Only these, by comma or by several options."),
+    ] = None,
+) -> None:
+    """Write gold as Parquet into the bucket for it, what has changed of it since the last time."""
+    started = time.monotonic()
+    given = [one for text in tickers or () for one in text.split(",") if one.strip()]
+    wanted = list(dict.fromkeys(parse_ticker(ticker) for ticker in given))
+    platform = Platform.from_settings()
+    found = platform.export(tables or (), wanted or None)
+    table = Table("table", box=None, pad_edge=False)
+    for name in ("objects", "written", "removed", "rows", "MB"):
+        table.add_column(name, justify="right")
+    for name, line in sorted(found.items()):
+        counts = (f"{line[count]:,}" for count in ("objects", "written", "removed", "rows"))
+        table.add_row(name, *counts, f"{line['bytes'] / 1e6:,.1f}")
+    if found:
+        out.print(table)
+    written = sum(line["written"] + line["removed"] for line in found.values())
+    out.print(
+        f"{written:,} objects have changed, in {time.monotonic() - started:.1f} s; "
+        f"gold is in s3://{platform.curated_bucket}/gold/.",
+        soft_wrap=True,
+    )
 
 
 @app.command()
@@ -417,7 +450,11 @@ def _show(platform: Platform, statement: str, limit: int) -> None:
             soft_wrap=True,
         )
     else:
-        out.print(f"{len(cells)} row{'' if len(cells) == 1 else 's'}.")
+        out.print(f"{_count(len(cells))}.")
+
+
+def _count(rows: int) -> str:
+    return "1 row" if rows == 1 else f"{rows:,} rows"
 
 
 def _cell(value: object) -> str:

@@ -83,6 +83,11 @@ class Platform:
         """
         return cls(read_settings())
 
+    @property
+    def curated_bucket(self) -> str:
+        """The bucket that gold is exported to."""
+        return self._settings.curated_bucket
+
     def up(self, progress: Progress) -> str:
         """Start what does not run yet and return the URL of the UI.
 
@@ -173,6 +178,34 @@ class Platform:
             url = self._reader().url(connections.database_url)
             with run(url, statement, as_text=as_text) as result:
                 yield result
+
+    def export(
+        self, tables: Sequence[str], tickers: Sequence[str] | None
+    ) -> "Mapping[str, Mapping[str, int]]":
+        """Bring gold's Parquet objects up to date and return, by table, what came of it.
+
+        No `tables` is all of them, no `tickers` all of those tables that have an object for each.
+
+        Raises:
+            SettingsError: gold has no such table.
+            StackError: a server cannot be started or reached, or gold is not built yet.
+        """
+        from stocks_assets.adapters.curated import Curated, choose, totals
+        from stocks_assets.adapters.dbt_project import (
+            dbt_environment,
+            ensure_manifest,
+            project_digest,
+        )
+        from stocks_assets.adapters.object_store import ObjectStore
+        from stocks_assets.adapters.warehouse import Warehouse
+
+        with self._servers(lambda _: None) as connections:
+            warehouse = Warehouse(connections.database_url)
+            with dbt_environment(warehouse, None):
+                chosen = choose(ensure_manifest(), tables)
+            with ObjectStore(connections.s3, self._settings.curated_bucket) as store:
+                curated = Curated(store, warehouse)
+                return totals(curated.export(chosen, tickers, built_by=project_digest()))
 
     @contextmanager
     def headless(self, progress: Progress = lambda _: None) -> Iterator["Headless"]:
