@@ -1,7 +1,8 @@
 """Gold as Parquet objects for whoever reads files: one asset with tickers, one across them.
 
 They are no part of a refresh: a new session changes the objects of every ticker, and each is
-written as a whole. The job `export` brings them up to date, by hand or by the sensor `gold_changed`.
+written as a whole. The job `export` brings them up to date, by hand or by the sensor
+`gold_changed`.
 """
 
 import hashlib
