@@ -6,15 +6,20 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+from urllib.parse import urlsplit
 
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.table import Table
 
 from stocks_assets.domain.datasets import DATASETS, MARKET
+from stocks_assets.domain.exports import Format
 from stocks_assets.domain.planner import Priority
 from stocks_assets.domain.tickers import parse_ticker
 from stocks_assets.errors import SettingsError, StocksError
@@ -37,7 +42,7 @@ out = Console(file=sys.stdout, highlight=False)
 err = Console(file=sys.stderr, highlight=False)
 
 NOTHING_RAN, SOME_FAILED = 1, 3
-_SHOWN = 25
+_SHOWN, _ROWS_SHOWN = 25, 50
 
 TickerArguments = Annotated[list[str], typer.Argument(help="Tickers, such as AAPL or BRK.B.")]
 
@@ -107,6 +112,80 @@ def status(
         state = "[green]running[/]" if service["running"] else "[dim]stopped[/]"
         table.add_row(service["name"], state, service["address"] or "", service["version"] or "")
     out.print(table)
+    if found["reader_url"]:
+        shown = _without_secret(found["reader_url"])
+        out.print(f"Analysts connect to {shown} (with its password: stocks status --json).")
+
+
+@app.command()
+def query(
+    statement: Annotated[
+        str | None, typer.Argument(help="A statement in SQL; none, or -: from standard input.")
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option("--file", "-f", help="Read the statement from this file.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write the rows into this file.")
+    ] = None,
+    form: Annotated[
+        Format | None, typer.Option("--format", help="Default: what the output's name ends in.")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=0, help="How many rows; on the terminal 50, else all.")
+    ] = None,
+) -> None:
+    """Ask gold and silver something, as the role that may only read."""
+    text = _statement(statement, file)
+    form = _format(output, form)
+    platform = Platform.from_settings()
+    if form is None:
+        _show(platform, text, _ROWS_SHOWN if limit is None else limit)
+        return
+    from stocks_assets.adapters.query import limited, write, write_file
+
+    with platform.query(text, as_text=form is Format.CSV) as found:
+        result = found
+        if limit is not None:
+            result = replace(found, batches=limited(found.batches, limit))
+        if output is None:
+            write(result, form, sys.stdout.buffer)
+            return
+        rows = write_file(result, form, output)
+    out.print(f"Wrote {_count(rows)} to {output}.", soft_wrap=True, markup=False)
+
+
+@app.command()
+def export(
+    tables: Annotated[
+        list[str] | None,
+        typer.Argument(help="Tables of gold, such as fct_daily_prices; none: all."),
+    ] = None,
+    tickers: Annotated[
+        list[str] | None,
+        typer.Option("--tickers", help="Only these, by comma or by several options."),
+    ] = None,
+) -> None:
+    """Write gold as Parquet into the bucket for it, what has changed of it since the last time."""
+    started = time.monotonic()
+    given = [one for text in tickers or () for one in text.split(",") if one.strip()]
+    wanted = list(dict.fromkeys(parse_ticker(ticker) for ticker in given))
+    platform = Platform.from_settings()
+    found = platform.export(tables or (), wanted or None)
+    table = Table("table", box=None, pad_edge=False)
+    for name in ("objects", "written", "removed", "rows", "MB"):
+        table.add_column(name, justify="right")
+    for name, line in sorted(found.items()):
+        counts = (f"{line[count]:,}" for count in ("objects", "written", "removed", "rows"))
+        table.add_row(name, *counts, f"{line['bytes'] / 1e6:,.1f}")
+    if found:
+        out.print(table)
+    written = sum(line["written"] + line["removed"] for line in found.values())
+    out.print(
+        f"{written:,} objects have changed, in {time.monotonic() - started:.1f} s; "
+        f"gold is in s3://{platform.curated_bucket}/gold/.",
+        soft_wrap=True,
+    )
 
 
 @app.command()
@@ -306,6 +385,92 @@ def demo(
         out.print("See it in the browser with: [bold]stocks up[/]  (.venv/bin/stocks up)")
         sys.exit(code)
     _serve(platform)
+
+
+def _statement(given: str | None, file: Path | None) -> str:
+    """Return the statement, wherever it is to come from."""
+    if file is not None:
+        if given is not None:
+            raise SettingsError("give a statement or --file, not both")
+        try:
+            return file.read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            raise SettingsError(f"{str(file)!r} cannot be read: {error}") from error
+    if given not in (None, "-"):
+        return str(given)
+    if given is None and sys.stdin.isatty():
+        raise SettingsError('there is no statement; give one, such as: stocks query "select 1"')
+    return sys.stdin.read()
+
+
+def _format(output: Path | None, form: Format | None) -> Format | None:
+    """Return what to write the rows as; None for a table on the terminal."""
+    if output is None:
+        if form is Format.PARQUET:
+            raise SettingsError("parquet is not for terminals; name a file with --output")
+        return form
+    if not output.absolute().parent.is_dir():
+        raise SettingsError(f"there is no folder {str(output.absolute().parent)!r}")
+    if form is not None:
+        return form
+    try:
+        return Format(output.suffix.removeprefix("."))
+    except ValueError:
+        raise SettingsError(
+            f"what to write {str(output)!r} as? Let its name end in .csv, .json or .parquet, or "
+            "say --format"
+        ) from None
+
+
+def _show(platform: Platform, statement: str, limit: int) -> None:
+    """Print the first `limit` rows, and say whether there are more."""
+    from stocks_assets.adapters.query import limited
+
+    with platform.query(statement, as_text=True) as result:
+        frames = limited(result.batches, limit + 1)
+        rows = [row for frame in frames for row in frame.iter_rows()]
+    table = Table(box=None, pad_edge=False)
+    for column in result.columns:
+        justify: Literal["right", "left"] = "right" if column.is_number else "left"
+        table.add_column(escape(column.name), justify=justify, no_wrap=True)
+    cells = [[_cell(value) for value in row] for row in rows[:limit]]
+    for line in cells:
+        table.add_row(*line)
+    # As wide as its rows are: a script gets all of them, a narrow terminal a line a value.
+    width = Measurement.get(out, out.options.update(max_width=1_000_000), table).maximum
+    if not out.is_terminal or width <= out.width or not cells:
+        Console(file=sys.stdout, highlight=False, width=max(width, 1)).print(table)
+    else:
+        for number, line in enumerate(cells, start=1):
+            out.print(f"[dim]row {number}[/]")
+            record = Table(box=None, pad_edge=False, show_header=False)
+            for column, value in zip(result.columns, line, strict=True):
+                record.add_row(f"[bold]{escape(column.name)}[/]", value)
+            out.print(record)
+    if len(rows) > limit:
+        out.print(
+            f"The first {limit} rows are shown, and there are more: --limit shows more of them, "
+            "--output writes all into a file.",
+            soft_wrap=True,
+        )
+    else:
+        out.print(f"{_count(len(cells))}.")
+
+
+def _count(rows: int) -> str:
+    return "1 row" if rows == 1 else f"{rows:,} rows"
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "[dim]null[/]"
+    return escape(str(value).lower() if isinstance(value, bool) else str(value))
+
+
+def _without_secret(url: str) -> str:
+    parts = urlsplit(url)
+    user, at, host = parts.netloc.rpartition("@")
+    return parts._replace(netloc=f"{user.partition(':')[0]}{at}{host}").geturl()
 
 
 def _apply_universe_file(headless: "Headless") -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import dagster as dg
 
-from stocks_assets.defs import checks, inbox, jobs, rebuild, universe
+from stocks_assets.defs import access, checks, inbox, jobs, rebuild, universe
 from stocks_assets.defs.bronze import bronze_assets
 from stocks_assets.defs.gold import gold_assets
 from stocks_assets.defs.resources import production
@@ -38,14 +38,21 @@ def build_defs(
             inbox.bronze_inbox,
             *silver_assets(tickers_per_run=tickers_per_run),
             gold_assets(tickers_per_run=tickers_per_run),
+            *access.access_assets(tickers_per_run=tickers_per_run),
         ],
         asset_checks=[
             checks.every_ticker_is_refreshed,
             *checks.silver_checks(tolerated_share=tolerated_rejected_share),
         ],
-        jobs=[jobs.refresh_job, jobs.load_job, rebuild.rebuild_job, universe.universe_job],
+        jobs=[
+            jobs.refresh_job,
+            jobs.load_job,
+            jobs.export_job,
+            rebuild.rebuild_job,
+            universe.universe_job,
+        ],
         schedules=[jobs.after_the_close],
-        sensors=[inbox.files_dropped],
+        sensors=[inbox.files_dropped, access.gold_changed],
         loggers={jobs.PROGRESS_LOGGER: jobs.progress_logger},
         resources={"roster": universe.roster, **resources},
         # Steps of a run share the process: a start costs more than most steps do.

@@ -5,7 +5,8 @@ StocksError
 ├── StackError           a server cannot be started or reached
 ├── InvalidTickerError   text that is no ticker
 ├── InvalidKeyError      text that is no key of a bronze object
-└── PayloadError         a reply that cannot be turned into rows
+├── PayloadError         a reply that cannot be turned into rows
+└── QueryError           a statement that PostgreSQL refuses
 
 Each message is one line that names the culprit and the mend; the command line prints it as it is.
 """
@@ -33,3 +34,7 @@ class InvalidKeyError(StocksError):
 
 class PayloadError(StocksError):
     """A reply that cannot be turned into rows."""
+
+
+class QueryError(StocksError):
+    """A statement that PostgreSQL refuses, or that has nothing to show."""

@@ -14,14 +14,16 @@ from urllib.parse import urlsplit
 import httpx
 
 from stocks_assets.connections import Connections, embedded_stack, find_connections
-from stocks_assets.errors import StackError
+from stocks_assets.errors import StackError, StocksError
 from stocks_assets.settings import PROJECT_ROOT, Settings, read_settings
 from stocks_assets.stack import home as homes
-from stocks_assets.stack import ports, processes
+from stocks_assets.stack import ports, processes, secrets
 from stocks_assets.stack.embedded import EmbeddedStack
 from stocks_assets.stack.lock import in_use
 
 if TYPE_CHECKING:
+    from stocks_assets.adapters.query import Result
+    from stocks_assets.adapters.reader import Reader
     from stocks_assets.adapters.sources.port import Source
     from stocks_assets.adapters.standings import Standing
     from stocks_assets.adapters.warehouse import Warehouse
@@ -70,6 +72,7 @@ class Platform:
         self._settings = settings
         self._embedded = embedded_stack(settings)
         self._dagster_home = settings.home / "dagster"
+        self._reader_lacks: StocksError | None = None
 
     @classmethod
     def from_settings(cls) -> "Platform":
@@ -79,6 +82,11 @@ class Platform:
             SettingsError: a setting cannot be used.
         """
         return cls(read_settings())
+
+    @property
+    def curated_bucket(self) -> str:
+        """The bucket that gold is exported to."""
+        return self._settings.curated_bucket
 
     def up(self, progress: Progress) -> str:
         """Start what does not run yet and return the URL of the UI.
@@ -126,12 +134,78 @@ class Platform:
         ensure_database(connections.database_url)
         ensure_database(connections.dagster_database_url)
         _migrate(connections.database_url)
+        self._prepare_reader(connections, progress)
         with ObjectStore(connections.s3, self._settings.bucket) as store:
             store.ensure_bucket()
         with homes.working_in(self._settings.home):
             self._dagster_home.mkdir(parents=True, exist_ok=True)
             (self._dagster_home / "dagster.yaml").write_text(_DAGSTER_YAML)
         return connections
+
+    def _reader(self) -> "Reader":
+        from stocks_assets.adapters.reader import Reader
+
+        settings = self._settings
+        if settings.reader_password is not None:
+            password = settings.reader_password.get_secret_value()
+        else:
+            password = secrets.load_or_create(settings.home).reader_password
+        return Reader(settings.reader_role, password, settings.reader_timeout_seconds)
+
+    def _prepare_reader(self, connections: Connections, progress: Progress) -> None:
+        """Make ready the role for analysts; without it everything else works."""
+        self._reader_lacks = None
+        is_ours = self._settings.database_url is None
+        try:
+            self._reader().prepare(connections.database_url, owns_password=is_ours)
+        except StocksError as error:
+            self._reader_lacks = error
+            progress(str(error))
+
+    @contextmanager
+    def query(self, statement: str, *, as_text: bool) -> Iterator["Result"]:
+        """Yield what `statement` returns to the role that may only read.
+
+        Raises:
+            StackError: a server cannot be started or reached, or the role is not there.
+            QueryError: PostgreSQL refuses the statement.
+        """
+        from stocks_assets.adapters.query import run
+
+        with self._servers(lambda _: None) as connections:
+            if self._reader_lacks is not None:
+                raise self._reader_lacks
+            url = self._reader().url(connections.database_url)
+            with run(url, statement, as_text=as_text) as result:
+                yield result
+
+    def export(
+        self, tables: Sequence[str], tickers: Sequence[str] | None
+    ) -> "Mapping[str, Mapping[str, int]]":
+        """Bring gold's Parquet objects up to date and return, by table, what came of it.
+
+        No `tables` is all of them, no `tickers` all of those tables that have an object for each.
+
+        Raises:
+            SettingsError: gold has no such table.
+            StackError: a server cannot be started or reached, or gold is not built yet.
+        """
+        from stocks_assets.adapters.curated import Curated, choose, totals
+        from stocks_assets.adapters.dbt_project import (
+            dbt_environment,
+            ensure_manifest,
+            project_digest,
+        )
+        from stocks_assets.adapters.object_store import ObjectStore
+        from stocks_assets.adapters.warehouse import Warehouse
+
+        with self._servers(lambda _: None) as connections:
+            warehouse = Warehouse(connections.database_url)
+            with dbt_environment(warehouse, None):
+                chosen = choose(ensure_manifest(), tables)
+            with ObjectStore(connections.s3, self._settings.curated_bucket) as store:
+                curated = Curated(store, warehouse)
+                return totals(curated.export(chosen, tickers, built_by=project_digest()))
 
     @contextmanager
     def headless(self, progress: Progress = lambda _: None) -> Iterator["Headless"]:
@@ -299,6 +373,7 @@ class Platform:
             "home": str(self._settings.home),
             "source": self._settings.source,
             "bucket": self._settings.bucket,
+            "curated_bucket": self._settings.curated_bucket,
             "ui_url": self._ui_url(),
             **self._addresses(),
             "versions": {
@@ -309,13 +384,19 @@ class Platform:
         }
 
     def _addresses(self) -> dict[str, str | None]:
+        from stocks_assets.adapters.reader import url_without_password
+
         endpoints = self._embedded.endpoints()
         settings = self._settings
         database_url = endpoints.database_url if endpoints else None
+        reader_url = self._reader().url(database_url) if database_url else None
         if settings.database_url is not None:
-            database_url = _without_password(settings.database_url.get_secret_value())
+            given = settings.database_url.get_secret_value()
+            database_url = _without_password(given)
+            reader_url = url_without_password(given, settings.reader_role)
         return {
             "database_url": database_url,
+            "reader_url": reader_url,
             "s3_endpoint_url": settings.s3_endpoint_url
             or (endpoints.s3_endpoint_url if endpoints else None),
             "aws_access_key_id": endpoints.aws_access_key_id if endpoints else None,

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 from datetime import date
 from pathlib import Path
 from typing import Literal
@@ -18,6 +19,7 @@ from stocks_assets.errors import SettingsError
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 
 SourceName = Literal["alpha_vantage", "replay", "sample"]
+_ROLE = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 
 
 class Settings(BaseSettings):
@@ -43,8 +45,14 @@ class Settings(BaseSettings):
     dagster_database_url: SecretStr | None = Field(
         None, validation_alias="STOCKS_DAGSTER_DATABASE_URL"
     )
+    reader_role: str = Field("stocks_reader", validation_alias="STOCKS_READER_ROLE")
+    reader_password: SecretStr | None = Field(None, validation_alias="STOCKS_READER_PASSWORD")
+    reader_timeout_seconds: int = Field(
+        300, validation_alias="STOCKS_READER_TIMEOUT_SECONDS", ge=0, le=24 * 3600
+    )
     s3_endpoint_url: str | None = Field(None, validation_alias="STOCKS_S3_ENDPOINT_URL")
     bucket: str = Field("stocks-raw", validation_alias="STOCKS_BUCKET")
+    curated_bucket: str = Field("stocks-curated", validation_alias="STOCKS_CURATED_BUCKET")
     aws_access_key_id: SecretStr | None = Field(None, validation_alias="AWS_ACCESS_KEY_ID")
     aws_secret_access_key: SecretStr | None = Field(None, validation_alias="AWS_SECRET_ACCESS_KEY")
     aws_session_token: SecretStr | None = Field(None, validation_alias="AWS_SESSION_TOKEN")
@@ -93,7 +101,16 @@ class Settings(BaseSettings):
         except ValueError:
             raise ValueError("expected a date such as 2024-04-15") from None
 
-    @field_validator("bucket")
+    @field_validator("reader_role")
+    @classmethod
+    def _is_role(cls, value: str) -> str:
+        if not _ROLE.fullmatch(value):
+            raise ValueError(
+                "expected up to 63 small letters, digits and '_', not beginning with a digit"
+            )
+        return value
+
+    @field_validator("bucket", "curated_bucket")
     @classmethod
     def _is_bucket(cls, value: str) -> str:
         allowed = set("abcdefghijklmnopqrstuvwxyz0123456789.-")
@@ -168,7 +185,7 @@ def _names_one_server(url: str) -> bool:
     return known and bool(parts.hostname) and port != 0 and "@" not in parts.netloc
 
 
-_SECRETS = ("KEY", "URL", "TOKEN", "SECRET")
+_SECRETS = ("KEY", "URL", "TOKEN", "SECRET", "PASSWORD")
 
 
 def _explain(problem: object) -> str:

@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Self
+from typing import IO, TYPE_CHECKING, Self
 from urllib.parse import quote
 
 import boto3
@@ -102,7 +102,7 @@ class ObjectStore:
             code = error.response["Error"]["Code"]
             raise StackError(
                 f"the S3 server at {self._location.endpoint_url} refuses bucket {self.bucket!r} "
-                f"({code}); check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and STOCKS_BUCKET"
+                f"({code}); check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and the bucket's name"
             ) from error
         except BotoCoreError as error:
             raise StackError(
@@ -186,6 +186,16 @@ class ObjectStore:
             Body=text.encode(),
             ContentType="text/plain; charset=utf-8",
         )
+
+    def put_file(self, key: str, file: IO[bytes], metadata: Mapping[str, str]) -> str:
+        """Store what `file` has from where it stands, in place of what is there; return its etag.
+
+        A reader finds the old content or the new one, never part of one.
+        """
+        stored = self._client.put_object(
+            Bucket=self.bucket, Key=key, Body=file, Metadata=dict(metadata)
+        )
+        return stored["ETag"]
 
     def copy(self, entry: Entry, to: str) -> bool:
         """Copy `entry` to the key `to`; tell whether it was still there with its content."""

@@ -462,6 +462,13 @@ class Warehouse:
                 ).fetchone()
             )
 
+    def newest_gold_change(self) -> int | None:
+        """Return the number of the newest change that gold's models have noted, if any."""
+        with self.connect() as connection, connection.cursor(row_factory=scalar_row) as cursor:
+            if cursor.execute("select to_regclass('ops.gold_changes')").fetchone() is None:
+                return None
+            return cursor.execute("select max(change_id) from ops.gold_changes").fetchone()
+
     @contextmanager
     def gold_batch(
         self, batch_id: str, tickers: Sequence[str], *, built_by: str | None

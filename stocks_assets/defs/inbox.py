@@ -9,20 +9,13 @@ from stocks_assets.adapters.inbox import Inbox, Left, Outcome, Quarantined, Take
 from stocks_assets.adapters.warehouse import Failure, Warehouse
 from stocks_assets.defs.batch import Event, failure_table, is_deferred
 from stocks_assets.defs.bronze import KINDS, OWNERS
-from stocks_assets.defs.jobs import LOAD, refresh_run
+from stocks_assets.defs.jobs import LOAD, UNFINISHED, refresh_run
 from stocks_assets.defs.partitions import INBOX_KEY
 from stocks_assets.defs.universe import universe
 
 _SECONDS_BETWEEN_LOOKS = 30
 # No more than so many files or tickers are shown in one place.
 _SHOWN = 50
-_UNFINISHED = [
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-    dg.DagsterRunStatus.CANCELING,
-]
 
 
 @dg.asset(
@@ -141,7 +134,7 @@ def files_dropped(
     waiting = inbox.waiting()
     if not waiting:
         return dg.SkipReason("nothing lies below inbox/")
-    unfinished = dg.RunsFilter(job_name=LOAD, statuses=_UNFINISHED)
+    unfinished = dg.RunsFilter(job_name=LOAD, statuses=UNFINISHED)
     if context.instance.get_runs(filters=unfinished, limit=1):
         return dg.SkipReason(f"{len(waiting)} files wait for the run that takes files up to end")
     tickers = universe(context.instance)

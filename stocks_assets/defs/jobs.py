@@ -14,12 +14,21 @@ from stocks_assets.errors import SettingsError
 
 REFRESH = "refresh"
 LOAD = "load"
+EXPORT = "export"
+ACCESS = "access"
 PROGRESS_LOGGER = "progress"
 NOTES_TAG = "stocks/universe"
+UNFINISHED = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
 
 refresh_job = dg.define_asset_job(
     REFRESH,
-    selection=dg.AssetSelection.all(),
+    selection=dg.AssetSelection.all() - dg.AssetSelection.groups(ACCESS),
     description="Bronze to gold for the tickers in the config of the resource 'batch', in one run. "
     "Each ticker is recorded for itself; one that fails costs the others nothing.",
     tags={DEFER_ASSET_EVENTS: "true"},
@@ -32,6 +41,15 @@ load_job = dg.define_asset_job(
     | dg.AssetSelection.groups("silver", "staging", "gold"),
     description="Takes up files from the inbox, and brings silver and gold up to date with what is "
     "in bronze, without asking the vendor for anything.",
+    tags={DEFER_ASSET_EVENTS: "true"},
+)
+
+
+export_job = dg.define_asset_job(
+    EXPORT,
+    selection=dg.AssetSelection.groups(ACCESS),
+    description="Writes gold as Parquet into the bucket for it: what has changed of the tickers in "
+    "the config of the resource 'batch', and of the tables across tickers.",
     tags={DEFER_ASSET_EVENTS: "true"},
 )
 

@@ -6,6 +6,7 @@ from typing import Any
 import dagster as dg
 
 from stocks_assets.adapters.bronze import BronzeStore
+from stocks_assets.adapters.curated import Curated
 from stocks_assets.adapters.inbox import Inbox
 from stocks_assets.adapters.object_store import ObjectStore
 from stocks_assets.adapters.sources.build import build_source
@@ -55,6 +56,15 @@ def inbox(_: dg.InitResourceContext) -> Iterator[Inbox]:
         yield Inbox(store, BronzeStore(store, counted_in), counted_in, max_bytes=limit)
 
 
+@dg.resource(description="The bucket that gold is exported to: STOCKS_CURATED_BUCKET.")
+def curated(_: dg.InitResourceContext) -> Iterator[Curated]:
+    """Open the bucket for exports that the settings name."""
+    settings = read_settings()
+    connections = find_connections(settings)
+    with ObjectStore(connections.s3, settings.curated_bucket) as store:
+        yield Curated(store, Warehouse(connections.database_url))
+
+
 def production() -> Mapping[str, Any]:
     """Return the resources that the settings describe; nothing is read or opened before a run."""
     return {
@@ -62,6 +72,7 @@ def production() -> Mapping[str, Any]:
         "source": source,
         "bronze": bronze,
         "inbox": inbox,
+        "curated": curated,
         "warehouse": warehouse,
         "dbt": dbt_resource(),
     }

@@ -284,6 +284,12 @@ class EmbeddedPostgres:
                 rows = connection.execute("SELECT datname FROM pg_database").fetchall()
                 for name in sorted({DATABASE, DAGSTER_DATABASE} - {row[0] for row in rows}):
                     connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+                # Who may only read has no business where Dagster keeps its books.
+                connection.execute(
+                    sql.SQL("REVOKE CONNECT ON DATABASE {} FROM PUBLIC").format(
+                        sql.Identifier(DAGSTER_DATABASE)
+                    )
+                )
         except psycopg.OperationalError as error:
             said = str(error).splitlines()[0]
             raise StackError(

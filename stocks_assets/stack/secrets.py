@@ -21,6 +21,11 @@ class Secrets:
     s3_secret_access_key: str = field(repr=False)
     s3_signing_key: str = field(repr=False)
 
+    @property
+    def reader_password(self) -> str:
+        """The password of the role that may only read; homes made before that role have it too."""
+        return self.signing_key("POSTGRES_READER_PASSWORD")
+
     def signing_key(self, purpose: str) -> str:
         """A key for one purpose, from which neither the others nor the root can be found."""
         return hmac.new(self.s3_signing_key.encode(), purpose.encode(), hashlib.sha256).hexdigest()

@@ -12,6 +12,7 @@ import pytest
 from gold_history import Dbt
 
 from stocks_assets.adapters.bronze import BronzeStore
+from stocks_assets.adapters.curated import Curated
 from stocks_assets.adapters.inbox import Inbox
 from stocks_assets.adapters.object_store import ObjectStore, S3Location
 from stocks_assets.adapters.sources.port import Source
@@ -99,6 +100,7 @@ class World:
                 "source": source,
                 "bronze": self.bronze,
                 "inbox": Inbox(self.store, self.bronze, self.warehouse),
+                "curated": Curated(self.store, self.warehouse),
                 "warehouse": self.warehouse,
                 "dbt": dbt_resource(),
             }

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 import boto3
 import httpx
+import polars as pl
 import psutil
 import psycopg
 import pytest
@@ -280,6 +281,42 @@ def test_a_second_demo_writes_no_object_and_no_row(served):
     assert served.running() == running
 
 
+# Access
+
+
+def test_analysts_ask_gold_and_are_refused_all_else(demonstrated, tmp_path):
+    command, *_ = demonstrated
+    ticker = SampleMarket().tickers(1)[0]
+    statement = f"select ticker, count(*) as bars from fct_daily_prices where ticker = '{ticker}' group by 1"
+    header, row, count = command.succeed("query", statement).splitlines()
+    assert header.split() == ["ticker", "bars"]
+    assert row.split()[0] == ticker
+    assert count == "1 row."
+    numbers = "select generate_series(1, 60) as number"
+    assert "The first 50 rows are shown, and there are more" in command.succeed("query", numbers)
+    assert command.succeed("query", numbers, "--limit", "60").endswith("60 rows.\n")
+    assert command.succeed("query", numbers, "--format", "csv", "--limit", "2") == "number\n1\n2\n"
+    file, parquet = tmp_path / "bars.sql", tmp_path / "bars.parquet"
+    file.write_text(statement)
+    assert "Wrote 1 row to" in command.succeed("query", "-f", str(file), "-o", str(parquet))
+    assert pl.read_parquet(parquet)["ticker"].to_list() == [ticker]
+    assert "read-only transaction" in command.refuse("query", "delete from fct_daily_prices")
+    assert "permission denied" in command.refuse("query", "select * from ops.failures")
+    assert "there is no statement" in command.refuse("query")
+    assert "--format" in command.refuse("query", statement, "-o", str(tmp_path / "bars.txt"))
+    assert "--output" in command.refuse("query", statement, "--format", "parquet")
+
+
+def test_an_export_writes_gold_once(demonstrated):
+    command, *_ = demonstrated
+    ticker = SampleMarket().tickers(1)[0]
+    some = command.succeed("export", "fct_weekly_prices", "--tickers", ticker)
+    assert re.search(r"^gold\.fct_weekly_prices +1 +1 +0 ", some, re.MULTILINE)
+    assert "gold is in s3://stocks-curated/gold/." in command.succeed("export")
+    assert "0 objects have changed" in command.succeed("export")
+    assert "gold has no prices" in command.refuse("export", "prices")
+
+
 # The UI
 
 
@@ -350,7 +387,12 @@ def test_the_status_for_scripts_opens_what_runs(served):
         assert connection.info.server_version // 10_000 == 18
     for_people = served.succeed("status")
     assert for_people.count("running") == len(SERVICES)
-    assert urlsplit(status["database_url"]).password not in for_people
+    with psycopg.connect(status["reader_url"]) as connection:
+        assert connection.info.user == "stocks_reader"
+        assert connection.execute("select count(*) > 0 from fct_daily_prices").fetchone() == (True,)
+    assert "Analysts connect to postgresql://stocks_reader@127.0.0.1" in for_people
+    for name in ("database_url", "reader_url"):
+        assert urlsplit(status[name]).password not in for_people
     assert status["aws_secret_access_key"] not in for_people
 
 
