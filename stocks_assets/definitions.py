@@ -6,7 +6,7 @@ from typing import Any
 
 import dagster as dg
 
-from stocks_assets.defs import checks, inbox, jobs, rebuild, universe
+from stocks_assets.defs import catch_up, checks, inbox, jobs, rebuild, universe
 from stocks_assets.defs.bronze import bronze_assets
 from stocks_assets.defs.gold import gold_assets
 from stocks_assets.defs.resources import production
@@ -38,9 +38,13 @@ def build_defs(
             *silver_assets(tickers_per_run=tickers_per_run),
             gold_assets(tickers_per_run=tickers_per_run),
         ],
-        asset_checks=[checks.every_ticker_is_refreshed, *checks.silver_checks()],
+        asset_checks=[
+            checks.every_ticker_is_refreshed,
+            checks.sessions_are_complete,
+            *checks.silver_checks(),
+        ],
         jobs=[jobs.refresh_job, jobs.load_job, rebuild.rebuild_job, universe.universe_job],
-        schedules=[jobs.after_the_close],
+        schedules=[jobs.after_the_close, catch_up.catch_up],
         sensors=[inbox.files_dropped],
         loggers={jobs.PROGRESS_LOGGER: jobs.progress_logger},
         resources={"roster": universe.roster, **resources},
