@@ -6,7 +6,7 @@ from typing import Any
 
 import dagster as dg
 
-from stocks_assets.defs import access, checks, inbox, jobs, rebuild, universe
+from stocks_assets.defs import access, catch_up, checks, inbox, jobs, rebuild, universe
 from stocks_assets.defs.bronze import bronze_assets
 from stocks_assets.defs.gold import gold_assets
 from stocks_assets.defs.resources import production
@@ -42,6 +42,7 @@ def build_defs(
         ],
         asset_checks=[
             checks.every_ticker_is_refreshed,
+            checks.sessions_are_complete,
             *checks.silver_checks(tolerated_share=tolerated_rejected_share),
         ],
         jobs=[
@@ -51,7 +52,7 @@ def build_defs(
             rebuild.rebuild_job,
             universe.universe_job,
         ],
-        schedules=[jobs.after_the_close],
+        schedules=[jobs.after_the_close, catch_up.catch_up],
         sensors=[inbox.files_dropped, access.gold_changed],
         loggers={jobs.PROGRESS_LOGGER: jobs.progress_logger},
         resources={"roster": universe.roster, **resources},

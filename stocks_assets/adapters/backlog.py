@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+from stocks_assets.adapters.gaps import find_gaps
 from stocks_assets.adapters.planning import calls_for
 from stocks_assets.adapters.sources.port import Source
 from stocks_assets.adapters.warehouse import Warehouse
@@ -39,6 +40,7 @@ def make_backlog(
         wants,
         now,
         failed=warehouse.failed_fetches(),
+        gaps=[gap for gap, is_fillable in find_gaps(warehouse, tickers, now) if is_fillable],
         behind_in_silver=warehouse.tickers_behind_in_silver(tickers, inputs),
         behind_in_gold=warehouse.tickers_behind_in_gold(tickers, gold_project),
     )

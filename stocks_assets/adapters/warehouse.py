@@ -22,6 +22,7 @@ from psycopg_pool import ConnectionPool
 
 from stocks_assets.domain.bronze_key import BronzeKey
 from stocks_assets.domain.datasets import Call
+from stocks_assets.domain.gaps import Holding
 from stocks_assets.domain.planner import Checked, Priority
 from stocks_assets.errors import StackError
 
@@ -518,6 +519,26 @@ class Warehouse:
         return [Failure(*row) for row in rows]
 
     # What failed or is missing
+
+    def holdings(self, tickers: Sequence[str]) -> list[Holding]:
+        """Return what `silver.daily_bars` holds of each of `tickers` that has bars."""
+        with self.connect() as connection:
+            rows = connection.execute(
+                "select ticker, min(session_date), max(session_date), count(*) "
+                "from silver.daily_bars where ticker = any(%s) group by 1 order by 1",
+                (list(tickers),),
+            ).fetchall()
+        return [Holding(*row) for row in rows]
+
+    def stored_sessions(self, tickers: Sequence[str]) -> dict[str, list[date]]:
+        """Return the dates of the daily bars of `tickers`, oldest first."""
+        with self.connect() as connection:
+            rows = connection.execute(
+                "select ticker, array_agg(session_date order by session_date) "
+                "from silver.daily_bars where ticker = any(%s) group by 1",
+                (list(tickers),),
+            ).fetchall()
+        return dict(rows)
 
     def failed_fetches(self) -> dict[Call, str]:
         """Return the calls that failed when they were last made, and why."""

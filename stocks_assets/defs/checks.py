@@ -1,11 +1,17 @@
 """Checks on the whole; rules on rows are in `domain/schemas.py`, rules on models are dbt tests."""
 
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
 import dagster as dg
 
+from stocks_assets.adapters.gaps import find_gaps
 from stocks_assets.adapters.warehouse import Failure, Warehouse
 from stocks_assets.defs.batch import failure_table
 from stocks_assets.defs.partitions import INBOX_KEY
+from stocks_assets.defs.universe import universe
 from stocks_assets.domain.datasets import DATASETS
+from stocks_assets.domain.gaps import Gap
 from stocks_assets.domain.payloads import SILVER_TABLES, SilverTable
 
 LAST_ASSET = dg.AssetKey(["gold", "dim_company"])
@@ -48,6 +54,56 @@ def every_ticker_is_refreshed(
 
 def _step_of(failure: Failure) -> str:
     return dg.AssetKey.from_user_string(failure.asset).to_python_identifier()
+
+
+@dg.asset_check(
+    asset=dg.AssetKey(["silver", "daily_bars"]),
+    description="No session is missing in the daily bars of the universe that a call to the vendor "
+    "may bring. Expected are the exchange's sessions while the ticker was listed. What the vendor "
+    "was asked for and does not have is listed and costs nothing.",
+)
+def sessions_are_complete(
+    context: dg.AssetCheckExecutionContext, warehouse: dg.ResourceParam[Warehouse]
+) -> dg.AssetCheckResult:
+    """Warn of sessions that are missing and can be had."""
+    found = find_gaps(warehouse, universe(context.instance), datetime.now(UTC))
+    fillable = [gap for gap, is_fillable in found if is_fillable]
+    lacking = [gap for gap, is_fillable in found if not is_fillable]
+    return dg.AssetCheckResult(
+        passed=not fillable,
+        severity=dg.AssetCheckSeverity.WARN,
+        description="; ".join(f"{gap.ticker}: {gap.describe()}" for gap in fillable[:10])
+        or "nothing is missing that the vendor may have",
+        metadata={
+            "missing_sessions": sum(gap.sessions for gap in fillable),
+            "missing": _gap_table(fillable),
+            "sessions_the_vendor_has_not": sum(gap.sessions for gap in lacking),
+            "the_vendor_has_not": _gap_table(lacking),
+        },
+    )
+
+
+def _gap_table(gaps: Sequence[Gap]) -> dg.TableMetadataValue:
+    return dg.MetadataValue.table(
+        [
+            dg.TableRecord(
+                {
+                    "ticker": gap.ticker,
+                    "where": str(gap.place),
+                    "first": str(gap.first),
+                    "last": str(gap.last),
+                    "sessions": gap.sessions,
+                }
+            )
+            for gap in sorted(gaps, key=lambda gap: -gap.sessions)[:_SHOWN]
+        ],
+        schema=dg.TableSchema(
+            [
+                *(dg.TableColumn(name, "string") for name in ("ticker", "where", "first", "last")),
+                dg.TableColumn("sessions", "int"),
+            ]
+        ),
+    )
 
 
 RULES_CHECK = "rows_follow_the_rules"

@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 
 from stocks_assets.domain.datasets import Call
+from stocks_assets.domain.gaps import Gap
 from stocks_assets.domain.planner import Allowance, Want, plan_calls
 
 # Outcomes after which there is nothing to make good.
@@ -17,6 +18,7 @@ def find_backlog(
     now: datetime,
     *,
     failed: Mapping[Call, str],
+    gaps: Iterable[Gap],
     behind_in_silver: Mapping[str, Sequence[str]],
     behind_in_gold: Collection[str],
 ) -> dict[str, list[str]]:
@@ -24,8 +26,8 @@ def find_backlog(
 
     A call counts that was never made, or that failed and is due again: what the planner leaves
     alone, such as a ticker that the vendor does not know, is left alone here. What is only older
-    than it might be is not missing. `failed` has the reasons of failed calls, `behind_in_silver`
-    the tables that lack a ticker's newest objects.
+    than it might be is not missing. `failed` has the reasons of failed calls, `gaps` the sessions
+    that a call may bring, `behind_in_silver` the tables that lack a ticker's newest objects.
     """
     wants = list(wants)
     last = {want.call: want.last for want in wants}
@@ -47,6 +49,8 @@ def find_backlog(
         verb = "was" if ticker not in asked or len(datasets) == 1 else "were"
         negation = "never" if ticker in asked else "ever"
         found.setdefault(ticker, []).append(f"{what} {verb} {negation} fetched")
+    for gap in gaps:
+        found.setdefault(gap.ticker, []).append(gap.describe())
     for ticker, tables in behind_in_silver.items():
         names = ", ".join(f"silver/{table}" for table in tables)
         found.setdefault(ticker, []).append(f"{names} without the newest objects")

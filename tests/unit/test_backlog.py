@@ -1,18 +1,19 @@
 """Which tickers are not done, and why."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
 from stocks_assets.domain.backlog import find_backlog
 from stocks_assets.domain.datasets import Call
+from stocks_assets.domain.gaps import Gap, Place
 from stocks_assets.domain.planner import Checked, Priority, Want
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 DATASETS = ("weekly_bars", "daily_bars", "splits")
 
 
-def backlog(outcomes, *, age=timedelta(hours=1), reasons=None, silver=None, gold=()):
+def backlog(outcomes, *, age=timedelta(hours=1), reasons=None, silver=None, gold=(), gaps=()):
     """The backlog of A, of whose datasets `outcomes` says what came of the last calls."""
     wants = [
         Want(
@@ -23,7 +24,12 @@ def backlog(outcomes, *, age=timedelta(hours=1), reasons=None, silver=None, gold
         for dataset in DATASETS
     ]
     found = find_backlog(
-        wants, NOW, failed=reasons or {}, behind_in_silver=silver or {}, behind_in_gold=gold
+        wants,
+        NOW,
+        failed=reasons or {},
+        gaps=gaps,
+        behind_in_silver=silver or {},
+        behind_in_gold=gold,
     )
     return found.get("A")
 
@@ -66,4 +72,11 @@ def test_silver_and_gold_that_are_behind_are_told_whatever_was_fetched():
     assert behind == [
         "silver/daily_bars, silver/companies without the newest objects",
         "gold is behind silver",
+    ]
+
+
+def test_a_gap_that_a_call_may_fill_is_a_reason():
+    gap = Gap("A", Place.INSIDE, date(2026, 11, 2), date(2026, 11, 3), 2)
+    assert backlog(dict.fromkeys(DATASETS, "Data"), gaps=[gap]) == [
+        "2 sessions are missing between bars, 2026-11-02 to 2026-11-03"
     ]

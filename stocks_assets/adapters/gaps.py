@@ -1,0 +1,35 @@
+"""Missing sessions, found in what the warehouse knows."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from stocks_assets.adapters.warehouse import Warehouse
+from stocks_assets.domain.calendar import NEW_YORK, sessions
+from stocks_assets.domain.datasets import DAILY_BARS, Call
+from stocks_assets.domain.gaps import VENDOR_SINCE, Expectation, Gap, can_be_filled
+from stocks_assets.domain.planner import Priority, Want, is_due
+
+
+def find_gaps(
+    warehouse: Warehouse, tickers: Sequence[str], now: datetime
+) -> list[tuple[Gap, bool]]:
+    """Return the gaps in the daily bars of `tickers`, and whether a call may fill each.
+
+    A ticker without any daily bars has none: what was never loaded is no gap.
+    """
+    fetches = warehouse.fetches()
+    days = sessions(VENDOR_SINCE, now.astimezone(NEW_YORK).date())
+    expected = Expectation(days, warehouse.listings(), now)
+    holdings = warehouse.holdings(tickers)
+    holed = [holding.ticker for holding in holdings if not expected.is_whole(holding)]
+    stored = warehouse.stored_sessions(holed)
+    found = []
+    for holding in holdings:
+        call = Call(DAILY_BARS.name, holding.ticker)
+        last = fetches.get(call)
+        may_ask = is_due(Want(call, Priority.NORMAL, last), now)
+        found += [
+            (gap, may_ask and can_be_filled(gap, last))
+            for gap in expected.gaps(holding, stored.get(holding.ticker))
+        ]
+    return found

@@ -1,0 +1,125 @@
+"""Sessions that a ticker should have bars of and has not: a rule over calendar and listing.
+
+Expected are the sessions from the listing's first day on, or from the first stored bar where that
+is not known, to the day of its end, or to the last session that the vendor has had time for.
+"""
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from enum import StrEnum
+
+import polars as pl
+
+from stocks_assets.domain.calendar import last_closed_session
+from stocks_assets.domain.planner import Checked
+
+# The vendor has a session some hours after its close.
+SETTLES_AFTER = timedelta(hours=6)
+# Alpha Vantage's daily bars go back so far, and no further.
+VENDOR_SINCE = date(1999, 11, 1)
+
+
+class Place(StrEnum):
+    """Where in a ticker's history sessions are missing."""
+
+    BEFORE = "before the first bar"
+    INSIDE = "between bars"
+    AFTER = "after the last bar"
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """The daily bars stored of a ticker: the first, the last, and how many."""
+
+    ticker: str
+    first: date
+    last: date
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Sessions in a row that are missing, `first` and `last` included."""
+
+    ticker: str
+    place: Place
+    first: date
+    last: date
+    sessions: int
+
+    def describe(self) -> str:
+        """Return such as `3 sessions are missing between bars, 2024-03-01 to 2024-03-05`."""
+        if self.sessions == 1:
+            return f"the session of {self.first} is missing {self.place}"
+        return f"{self.sessions} sessions are missing {self.place}, {self.first} to {self.last}"
+
+
+class Expectation:
+    """Which sessions each ticker should have bars of.
+
+    `sessions` is the exchange's calendar, oldest first; `listings` a frame as
+    `schemas.Listings` has it; `now` an aware time.
+    """
+
+    def __init__(self, sessions: Sequence[date], listings: pl.DataFrame, now: datetime) -> None:
+        self._until = last_closed_session(now - SETTLES_AFTER)
+        self._sessions = sessions[: bisect_right(sessions, self._until)]
+        # Where a ticker was used more than once, its last listing counts.
+        self._listed: Mapping[str, tuple[date | None, date]] = {
+            ticker: (listed_on, delisted_on)
+            for ticker, listed_on, delisted_on in listings.sort("delisted_on")
+            .select("ticker", "listed_on", "delisted_on")
+            .iter_rows()
+        }
+
+    def is_whole(self, holding: Holding) -> bool:
+        """Tell whether no session is missing between the first and the last bar."""
+        return holding.count == len(self._between(holding.first, holding.last))
+
+    def gaps(self, holding: Holding, stored: Iterable[date] | None = None) -> list[Gap]:
+        """Return what is missing, oldest first; `stored` are the dates of a holding not whole."""
+        listed_on, delisted_on = self._listed.get(holding.ticker, (None, date.max))
+        since = max(listed_on or holding.first, VENDOR_SINCE)
+        found = [
+            self._gap(holding.ticker, Place.BEFORE, self._between(since, holding.first)[:-1]),
+            *self._inside(holding, stored),
+            self._gap(
+                holding.ticker,
+                Place.AFTER,
+                self._between(holding.last + timedelta(days=1), min(delisted_on, self._until)),
+            ),
+        ]
+        return [gap for gap in found if gap is not None]
+
+    def _inside(self, holding: Holding, stored: Iterable[date] | None) -> Iterable[Gap | None]:
+        if stored is None:
+            return
+        there = set(stored)
+        missing: list[date] = []
+        for day in self._between(holding.first, holding.last):
+            if day not in there:
+                missing.append(day)
+            elif missing:
+                yield self._gap(holding.ticker, Place.INSIDE, missing)
+                missing = []
+
+    def _between(self, first: date, last: date) -> Sequence[date]:
+        return self._sessions[
+            bisect_left(self._sessions, first) : bisect_right(self._sessions, last)
+        ]
+
+    @staticmethod
+    def _gap(ticker: str, place: Place, missing: Sequence[date]) -> Gap | None:
+        return Gap(ticker, place, missing[0], missing[-1], len(missing)) if missing else None
+
+
+def can_be_filled(gap: Gap, last: Checked | None) -> bool:
+    """Tell whether asking for the ticker's daily bars may bring sessions of the gap.
+
+    What an answer did not have that came when the vendor had had time, it does not have: it is
+    not asked for again because of the gap.
+    """
+    answered_at = None if last is None else last.at if last.outcome == "Data" else last.had_at
+    return answered_at is None or last_closed_session(answered_at - SETTLES_AFTER) < gap.last
