@@ -6,7 +6,7 @@ from typing import Any
 
 import dagster as dg
 
-from stocks_assets.defs import checks, inbox, jobs, rebuild, universe
+from stocks_assets.defs import arrivals, checks, inbox, jobs, rebuild, universe
 from stocks_assets.defs.bronze import bronze_assets
 from stocks_assets.defs.gold import gold_assets
 from stocks_assets.defs.resources import production
@@ -25,6 +25,7 @@ def build_defs(
     tickers_per_run: int = 500,
     fetch_threads: int = 8,
     intraday_months: int = 0,
+    register_arrivals: bool = False,
 ) -> dg.Definitions:
     """Return the definitions on top of `resources`."""
     return dg.Definitions(
@@ -41,7 +42,10 @@ def build_defs(
         asset_checks=[checks.every_ticker_is_refreshed, *checks.silver_checks()],
         jobs=[jobs.refresh_job, jobs.load_job, rebuild.rebuild_job, universe.universe_job],
         schedules=[jobs.after_the_close],
-        sensors=[inbox.files_dropped],
+        sensors=[
+            inbox.files_dropped,
+            arrivals.arrivals_sensor(registers_unknown=register_arrivals),
+        ],
         loggers={jobs.PROGRESS_LOGGER: jobs.progress_logger},
         resources={"roster": universe.roster, **resources},
         # Steps of a run share the process: a start costs more than most steps do.
@@ -58,4 +62,5 @@ def defs() -> dg.Definitions:
         tickers_per_run=settings.tickers_per_run,
         fetch_threads=settings.fetch_threads,
         intraday_months=settings.intraday_months,
+        register_arrivals=settings.register_arrivals,
     )

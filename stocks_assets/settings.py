@@ -56,6 +56,8 @@ class Settings(BaseSettings):
     tickers_per_run: int = Field(500, validation_alias="STOCKS_TICKERS_PER_RUN", ge=1)
     intraday_months: int = Field(0, validation_alias="STOCKS_INTRADAY_MONTHS", ge=0, le=300)
     inbox_max_mb: int = Field(100, validation_alias="STOCKS_INBOX_MAX_MB", ge=1, le=2000)
+    late_days: int = Field(3, validation_alias="STOCKS_LATE_DAYS", ge=0, le=3650)
+    register_arrivals: bool = Field(False, validation_alias="STOCKS_REGISTER_ARRIVALS")
     fetch_threads: int = Field(8, validation_alias="STOCKS_FETCH_THREADS", ge=1, le=64)
 
     @field_validator("database_url", "dagster_database_url")
