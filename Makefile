@@ -67,11 +67,13 @@ integration: $(VENV)/.dev ## Run the tests on real servers.
 test: lint types ## Everything that must pass: style, types, unit and integration tests.
 	@$(BIN)/pytest -n 2 --dist loadfile
 
-.PHONY: bench-shape bench-silver
+.PHONY: bench-shape bench-silver bench-sensor
 bench-shape: $(VENV)/.dev ## Measure how fast payloads are shaped.
 	@$(BIN)/python benchmarks/bench_shape.py $(ARGS)
 bench-silver: $(VENV)/.dev ## Measure silver loads against COPY and INSERT .. ON CONFLICT.
 	@$(BIN)/python benchmarks/bench_silver.py $(ARGS)
+bench-sensor: $(VENV)/.dev ## Upload 10,000 objects while everything is killed at random; count what is loaded how often.
+	@$(BIN)/python benchmarks/bench_sensor.py $(ARGS)
 
 .PHONY: lock
 lock: $(UV) ## Lock the requirements anew.

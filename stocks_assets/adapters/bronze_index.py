@@ -7,7 +7,7 @@ sweep stands is in PostgreSQL, so whoever looks next goes on from there.
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 import psycopg
@@ -32,6 +32,8 @@ from stocks_assets.domain.arrivals import (
 from stocks_assets.domain.bronze_key import BronzeKey
 
 LATE_DAYS = 3
+# How often runs list the last days; a sensor's looks do so all the time, a few calls each.
+_RECENT_EVERY = timedelta(minutes=5)
 # What a run adds to the sweep over all of a dataset, so that it comes round without a sensor too.
 _PAGES_OF_A_RUN = 5
 # A tick stays short: the rest is listed by the next ones.
@@ -103,8 +105,7 @@ class BronzeIndex:
         now = now or datetime.now(UTC)
         with self._keeper.open() as books:
             looking = _Looking(self._store, books, now)
-            reach = looking.tail(dataset, None)
-            sweeps = sweeps_of(dataset, reach, now, self._late_days)
+            sweeps = looking.tail(dataset, None, self._late_days, _RECENT_EVERY)
             for sweep in looking.due(sweeps):
                 looking.sweep(sweep, _PAGES_OF_A_RUN if sweep.start == sweep.prefix else None)
         return looking.look
@@ -116,8 +117,7 @@ class BronzeIndex:
             looking = _Looking(self._store, books, now)
             sweeps: list[Sweep] = []
             for name in looking.datasets():
-                reach = looking.tail(name, _TAIL_PAGES)
-                sweeps += sweeps_of(name, reach, now, self._late_days)
+                sweeps += looking.tail(name, _TAIL_PAGES, self._late_days, timedelta(0))
             until = looking.look.calls + _SWEEP_PAGES
             for sweep in looking.due(sweeps):
                 if looking.look.calls < until:
@@ -144,16 +144,17 @@ class _Looking:
         self._note(sort_out(strays, {}, self._now))
         return [name for name in LISTED if f"{BRONZE}{name}/" in folders]
 
-    def tail(self, dataset: str, pages: int | None) -> Reach:
-        """List the tail of `dataset`, and return what it began with."""
+    def tail(
+        self, dataset: str, pages: int | None, late_days: int, recent_every: timedelta
+    ) -> list[Sweep]:
+        """List the tail of `dataset`, and return the sweeps over more than the tail."""
         reach = self._books.reach(dataset, self._now, TAIL)
         start = tail_start(dataset, reach)
         stopped_at = self._follow(BronzeKey.prefix(dataset), start, pages)
-        if stopped_at is None and reach.tail_at is None:
-            # All of it was listed.
-            for sweep in sweeps_of(dataset, reach, self._now, LATE_DAYS):
-                self._stand(sweep, Standing(None, self._now))
-        return reach
+        sweeps = sweeps_of(
+            dataset, reach, self._now, late_days=late_days, recent_every=recent_every
+        )
+        return [sweep for sweep in sweeps if stopped_at or sweep.start < start]
 
     def due(self, sweeps: Sequence[Sweep]) -> list[Sweep]:
         """Return those of `sweeps` that are to be made."""
@@ -213,8 +214,8 @@ class PostgresBooks:
     def reach(self, dataset: str, until: datetime, count: int) -> Reach:
         """Return how far back the newest `count` known objects up to `until` go."""
         row = self._connection.execute(
-            "select max(fetched_at), case when count(*) = %s then min(fetched_at) end from ("
-            "  select fetched_at from bronze.objects where dataset = %s and fetched_at <= %s"
+            'select max(fetched_at), case when count(*) = %s then min(key collate "C") end from ('
+            "  select key, fetched_at from bronze.objects where dataset = %s and fetched_at <= %s"
             "  order by fetched_at desc limit %s) newest",
             (count, dataset, until, count),
         ).fetchone()

@@ -2,8 +2,8 @@
 
 Anybody may put objects into the bucket, under any key, with any clock. So nothing here trusts the
 order in which keys come. A listing is held against what is known. Three things are listed: the tail
-of a dataset, as far back as one call reaches, at every look; its last days, every few minutes; and
-all of it, once a day.
+of a dataset, as far back as one call reaches, at every look; its last days, a few calls at each
+look; and all of it, once a day.
 """
 
 import re
@@ -30,7 +30,7 @@ READERS: Mapping[str, tuple[str, ...]] = {
 
 # Clocks differ, and some people write their own time for UTC; what is dated later is a mistake.
 _AHEAD = timedelta(days=1)
-_RECENT_EVERY, _WHOLE_EVERY = timedelta(minutes=5), timedelta(days=1)
+_WHOLE_EVERY = timedelta(days=1)
 _FIRST_PAUSE, _LONGEST_PAUSE = timedelta(minutes=1), timedelta(hours=6)
 # What other runs hold back is held no longer than that.
 _PATIENCE = timedelta(hours=1)
@@ -144,29 +144,30 @@ class Standing(NamedTuple):
 
 
 class Reach(NamedTuple):
-    """When the newest known object of a dataset came, and the one that the tail begins with.
+    """When the newest known object of a dataset came, and the key that its tail begins with.
 
     None where there are fewer objects than a tail has: then it begins at the beginning.
     """
 
     newest_at: datetime | None = None
-    tail_at: datetime | None = None
+    tail_key: str | None = None
 
 
 def tail_start(dataset: str, reach: Reach) -> str:
-    """Return after which key to list, so that objects of the same second are listed again."""
-    prefix = BronzeKey.prefix(dataset)
-    return f"{prefix}{reach.tail_at.astimezone(UTC):%Y-%m-%d/%H%M%S}" if reach.tail_at else prefix
+    """Return after which key to list to see what is new at the tail of a dataset."""
+    return reach.tail_key or BronzeKey.prefix(dataset)
 
 
-def sweeps_of(dataset: str, reach: Reach, now: datetime, late_days: int) -> tuple[Sweep, Sweep]:
+def sweeps_of(
+    dataset: str, reach: Reach, now: datetime, *, late_days: int, recent_every: timedelta
+) -> tuple[Sweep, Sweep]:
     """Return the sweep over the last days of a dataset, and the one over all of it."""
     prefix = BronzeKey.prefix(dataset)
     since = min(now, reach.newest_at or now) - timedelta(days=late_days)
     # With its slash: SeaweedFS takes a folder's bare name to come after all that is in it.
     recent = f"{prefix}{since.astimezone(UTC):%Y-%m-%d}/"
     return (
-        Sweep(f"recent {dataset}", prefix, recent, _RECENT_EVERY),
+        Sweep(f"recent {dataset}", prefix, recent, recent_every),
         Sweep(f"whole {dataset}", prefix, prefix, _WHOLE_EVERY),
     )
 
