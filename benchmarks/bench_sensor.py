@@ -48,6 +48,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--objects", type=int, default=10_000)
     parser.add_argument("--tickers", type=int, default=500)
+    parser.add_argument("--kills", type=int, default=12, help="of processes at work, at least")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--work", nargs=2, help="internal: tick and load in this process")
     options = parser.parse_args()
@@ -79,16 +80,17 @@ def measure(stack, folder, options):
     started = time.perf_counter()
     upload.start()
     kills = Counter()
-    # Once the outsider is done, a worker is left alone until it finds nothing to do.
+    # Then a worker is left alone until it finds nothing to do.
     while True:
-        is_last = not upload.is_alive()
+        is_last = not upload.is_alive() and kills["worker"] >= options.kills
         worker = subprocess.Popen([sys.executable, __file__, "--work", str(where), str(ticks)])
         try:
             if is_last:
                 if worker.wait() == 0:
                     break
                 continue
-            time.sleep(chance.uniform(2, 15))
+            wait_for_a_tick(worker, ticks)
+            time.sleep(chance.uniform(0, 10))
             if chance.random() < KILLED:
                 what = chance.choice(["postgres", "seaweedfs"])
                 kills[what] += 1
@@ -111,6 +113,12 @@ def measure(stack, folder, options):
         "seconds": seconds,
         **verdict(where, keys, options),
     }
+
+
+def wait_for_a_tick(worker, ticks) -> None:
+    before = ticks.stat().st_size
+    while worker.poll() is None and ticks.stat().st_size == before:
+        time.sleep(0.05)
 
 
 def verdict(where, keys, options):

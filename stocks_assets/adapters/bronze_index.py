@@ -117,7 +117,8 @@ class BronzeIndex:
             looking = _Looking(self._store, books, now)
             sweeps: list[Sweep] = []
             for name in looking.datasets():
-                sweeps += looking.tail(name, _TAIL_PAGES, self._late_days, timedelta(0))
+                pages = max(1, _TAIL_PAGES - looking.look.calls)
+                sweeps += looking.tail(name, pages, self._late_days, timedelta(0))
             until = looking.look.calls + _SWEEP_PAGES
             for sweep in looking.due(sweeps):
                 if looking.look.calls < until:

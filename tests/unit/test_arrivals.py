@@ -373,7 +373,7 @@ class Platform(RuleBasedStateMachine):
         before = self.bucket.calls
         self.index.look(self.now)
         calls = self.bucket.calls - before
-        assert calls <= 1 + 2 * 20 + 5
+        assert calls <= 20 + 2 + 5
         lines = [
             Unloaded(ticker, 1, *self.requested.get(ticker, (0, None)), self.now, False, ticker)
             for ticker in {BronzeKey.parse(text).ticker for text in self.books.unloaded}
