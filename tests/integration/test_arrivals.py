@@ -11,10 +11,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import alembic.command
+import alembic.config
 import dagster as dg
 import pytest
+import sqlalchemy
 
-from stocks_assets.adapters import silver
+from stocks_assets.adapters import migrations, silver
+from stocks_assets.adapters.arrivals import Arrivals
 from stocks_assets.adapters.bronze import BronzeStore
 from stocks_assets.adapters.object_store import ObjectStore
 from stocks_assets.adapters.universe_file import UniverseFile
@@ -376,6 +380,42 @@ def test_the_tickers_of_a_run_are_those_of_its_config_or_its_partitions():
     assert tickers_of_run({"dagster/partition": "A"}, {}, members) == ["A"]
     assert tickers_of_run({RANGE_START: "B", RANGE_END: "GONE"}, {}, members) == []
     assert tickers_of_run({}, {}, members) == []
+
+
+def test_an_older_warehouse_takes_for_loaded_what_silver_has_gone_past(warehouse):
+    first, second, third = (str(key_of("IBM", number)) for number in (1, 2, 3))
+    with warehouse.connect() as connection:
+        connection.execute("drop schema bronze, silver, ops cascade")
+        connection.execute("create schema ops")
+    config = alembic.config.Config()
+    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+    url = f"postgresql+psycopg://{warehouse.database_url.partition('://')[2]}"
+    with sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool).connect() as connection:
+        config.attributes["connection"] = connection
+        alembic.command.upgrade(config, "0004")
+        connection.commit()
+    with warehouse.connect() as connection:
+        for number, key in enumerate((first, second, third), start=1):
+            connection.execute(
+                "insert into bronze.objects (key, dataset, ticker, part, fetched_at, content_hash) "
+                "values (%s, 'weekly_bars', 'IBM', '', %s, 'x')",
+                (key, TODAY + timedelta(days=number)),
+            )
+        connection.execute(
+            "insert into ops.silver_loads (table_name, ticker, bronze_keys, row_count, "
+            "rejected_count) values ('weekly_bars', 'IBM', array[%s], 1, 0)",
+            (second,),
+        )
+    warehouse.migrate()
+    with warehouse.connect() as connection:
+        loads = connection.execute("select bronze_key, loads from ops.object_loads").fetchall()
+    assert dict(loads) == {first: 1, second: 1, third: 0}
+    (unloaded,) = Arrivals(warehouse).unloaded(["IBM"])
+    assert unloaded.objects == 1
+
+
+def key_of(ticker, day):
+    return BronzeKey("weekly_bars", ticker, TODAY + timedelta(days=day), "0123456789abcdef")
 
 
 LOADER = """
