@@ -67,13 +67,15 @@ integration: $(VENV)/.dev ## Run the tests on real servers.
 test: lint types ## Everything that must pass: style, types, unit and integration tests.
 	@$(BIN)/pytest -n 2 --dist loadfile
 
-.PHONY: bench-shape bench-silver bench-gold
+.PHONY: bench-shape bench-silver bench-gold bench-sensor
 bench-shape: $(VENV)/.dev ## Measure how fast payloads are shaped.
 	@$(BIN)/python benchmarks/bench_shape.py $(ARGS)
 bench-silver: $(VENV)/.dev ## Measure silver loads against COPY and INSERT .. ON CONFLICT.
 	@$(BIN)/python benchmarks/bench_silver.py $(ARGS)
 bench-gold: $(VENV)/.dev ## Measure gold: a full refresh of a big market, then the day after it.
 	@$(BIN)/python benchmarks/bench_gold.py $(ARGS)
+bench-sensor: $(VENV)/.dev ## Upload 10,000 objects while everything is killed at random; count what is loaded how often.
+	@$(BIN)/python benchmarks/bench_sensor.py $(ARGS)
 
 .PHONY: lock
 lock: $(UV) ## Lock the requirements anew.

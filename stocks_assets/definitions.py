@@ -6,7 +6,16 @@ from typing import Any
 
 import dagster as dg
 
-from stocks_assets.defs import access, catch_up, checks, inbox, jobs, rebuild, universe
+from stocks_assets.defs import (
+    access,
+    arrivals,
+    catch_up,
+    checks,
+    inbox,
+    jobs,
+    rebuild,
+    universe,
+)
 from stocks_assets.defs.bronze import bronze_assets
 from stocks_assets.defs.gold import gold_assets
 from stocks_assets.defs.resources import production
@@ -26,6 +35,7 @@ def build_defs(
     fetch_threads: int = 8,
     intraday_months: int = 0,
     tolerated_rejected_share: float = 0.01,
+    register_arrivals: bool = False,
 ) -> dg.Definitions:
     """Return the definitions on top of `resources`."""
     return dg.Definitions(
@@ -53,7 +63,11 @@ def build_defs(
             universe.universe_job,
         ],
         schedules=[jobs.after_the_close, catch_up.catch_up],
-        sensors=[inbox.files_dropped, access.gold_changed],
+        sensors=[
+            inbox.files_dropped,
+            arrivals.arrivals_sensor(registers_unknown=register_arrivals),
+            access.gold_changed,
+        ],
         loggers={jobs.PROGRESS_LOGGER: jobs.progress_logger},
         resources={"roster": universe.roster, **resources},
         # Steps of a run share the process: a start costs more than most steps do.
@@ -71,4 +85,5 @@ def defs() -> dg.Definitions:
         fetch_threads=settings.fetch_threads,
         intraday_months=settings.intraday_months,
         tolerated_rejected_share=settings.tolerated_rejected_share,
+        register_arrivals=settings.register_arrivals,
     )

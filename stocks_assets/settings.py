@@ -67,6 +67,8 @@ class Settings(BaseSettings):
     tolerated_rejected_share: float = Field(
         0.01, validation_alias="STOCKS_TOLERATED_REJECTED_SHARE", ge=0, le=1
     )
+    late_days: int = Field(3, validation_alias="STOCKS_LATE_DAYS", ge=0, le=3650)
+    register_arrivals: bool = Field(False, validation_alias="STOCKS_REGISTER_ARRIVALS")
     fetch_threads: int = Field(8, validation_alias="STOCKS_FETCH_THREADS", ge=1, le=64)
 
     @field_validator("database_url", "dagster_database_url")

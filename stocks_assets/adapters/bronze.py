@@ -11,6 +11,7 @@ from datetime import UTC, date, datetime
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from stocks_assets.adapters.bronze_index import LATE_DAYS, BronzeIndex, Look, PostgresKeeper
 from stocks_assets.adapters.object_store import ObjectStore
 from stocks_assets.adapters.sources.port import Source
 from stocks_assets.adapters.warehouse import FetchJournal, Warehouse
@@ -61,34 +62,33 @@ Result = Stored | Skipped | Failed | Waiting
 class BronzeStore:
     """The replies in the bucket."""
 
-    def __init__(self, store: ObjectStore, warehouse: Warehouse) -> None:
+    def __init__(
+        self, store: ObjectStore, warehouse: Warehouse, *, late_days: int = LATE_DAYS
+    ) -> None:
         self._store = store
         self._warehouse = warehouse
+        self._index = BronzeIndex(store, PostgresKeeper(warehouse), late_days=late_days)
         self._identity: str | None = None
         # Whether the bucket takes no replies: then a call would be wasted.
         self._is_closed = False
 
-    def sync_index(self, dataset: Dataset) -> list[str]:
+    def sync_index(self, dataset: Dataset) -> Look:
         """Note the objects of `dataset` that are in the bucket and not yet in the index.
 
-        Lists from the day of the newest known object on. Returns the keys that are none of ours.
+        What is not ours goes to `bronze.notices`.
         """
+        self._meet_bucket()
+        return self._index.sync(dataset.name)
+
+    def look(self) -> Look:
+        """Note what is new in the bucket, in a bounded number of calls; the next look goes on."""
+        self._meet_bucket()
+        return self._index.look()
+
+    def _meet_bucket(self) -> None:
         if self._identity is None:
             self._identity = self._store.identity()
             self._warehouse.index_bucket(self._identity)
-        newest_at = self._warehouse.newest_object_at(dataset.name)
-        prefix = BronzeKey.prefix(dataset.name)
-        # With its slash: SeaweedFS takes a folder's bare name to come after all that is in it.
-        start = f"{prefix}{newest_at.astimezone(UTC):%Y-%m-%d}/" if newest_at else prefix
-        known: list[BronzeKey] = []
-        foreign: list[str] = []
-        for key in self._store.keys_after(prefix, start):
-            try:
-                known.append(BronzeKey.parse(key))
-            except InvalidKeyError:
-                foreign.append(key)
-        self._warehouse.index(known)
-        return foreign
 
     def newest(self, dataset: Dataset, tickers: Sequence[str]) -> Mapping[Call, BronzeKey]:
         """Return the key of the newest object of each of `tickers`, and of each part there is."""

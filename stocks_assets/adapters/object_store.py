@@ -14,6 +14,7 @@ from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from stocks_assets.domain.arrivals import Listed
 from stocks_assets.errors import StackError
 
 if TYPE_CHECKING:
@@ -115,7 +116,10 @@ class ObjectStore:
 
         It is an object in the bucket, made by whoever asks first.
         """
-        self.put_new(_IDENTITY_KEY, uuid.uuid4().hex.encode(), {})
+        try:
+            return self.get(_IDENTITY_KEY).decode()
+        except self._client.exceptions.NoSuchKey:
+            self.put_new(_IDENTITY_KEY, uuid.uuid4().hex.encode(), {})
         return self.get(_IDENTITY_KEY).decode()
 
     def put_new(self, key: str, body: bytes, metadata: Mapping[str, str]) -> bool:
@@ -156,6 +160,21 @@ class ObjectStore:
         for page in pages:
             for entry in page.get("Contents", ()):
                 yield entry["Key"]
+
+    def page(self, prefix: str, after: str) -> tuple[list[Listed], bool]:
+        """Return the next objects with `prefix` after a key, and whether there are more.
+
+        One call: a thousand objects at most.
+        """
+        found = self._client.list_objects_v2(Bucket=self.bucket, Prefix=prefix, StartAfter=after)
+        listed = [Listed(one["Key"], one["ETag"]) for one in found.get("Contents", ())]
+        return listed, found["IsTruncated"] and bool(listed)
+
+    def below(self, prefix: str) -> tuple[list[str], list[Listed]]:
+        """Return the folders and the objects right below `prefix`, in one call."""
+        found = self._client.list_objects_v2(Bucket=self.bucket, Prefix=prefix, Delimiter="/")
+        listed = [Listed(one["Key"], one["ETag"]) for one in found.get("Contents", ())]
+        return [one["Prefix"] for one in found.get("CommonPrefixes", ())], listed
 
     # Objects that others put here, as they are
 

@@ -6,10 +6,10 @@ known when does not depend on when silver ran.
 
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from datetime import date
+from datetime import date, datetime
 from typing import TypeVar
 
 import polars as pl
@@ -76,12 +76,30 @@ def load(
     """Load `table` for `tickers` from bronze, yielding each ticker as it is done.
 
     With `only_stale`, the objects since the last load are loaded in their order, and a ticker that
-    has none is passed over; without it, the newest ones are loaded, again if need be. A ticker
-    whose payload cannot be read or believed fails alone; a load that fails takes its tickers with
-    it.
+    has none is passed over; one with an object that came late, after newer ones had been loaded, is
+    built anew from all of its objects. Without it, the newest ones are loaded, again if need be. A
+    ticker whose payload cannot be read or believed fails alone; a load that fails takes its tickers
+    with it. One process at a time loads a table, so that none goes back behind another.
     """
+    with warehouse.lock(f"load {table.name}"):
+        yield from _load(
+            bronze, warehouse, table, tickers, only_stale=only_stale, accept_shorter=accept_shorter
+        )
+
+
+def _load(
+    bronze: BronzeStore,
+    warehouse: Warehouse,
+    table: SilverTable,
+    tickers: Sequence[str],
+    *,
+    only_stale: bool,
+    accept_shorter: bool,
+) -> Iterator[Result]:
     for dataset in table.inputs:
         bronze.sync_index(dataset)
+    began_at = warehouse.now()
+    late = warehouse.tickers_with_late_objects(table.name, tickers) if only_stale else set()
     steps: list[_Step] = []
     for start in range(0, len(tickers), _TICKERS_PER_STEP):
         batch = tickers[start : start + _TICKERS_PER_STEP]
@@ -89,9 +107,14 @@ def load(
         yield from _explain_lack(
             warehouse, table, [ticker for ticker in batch if not newest[ticker]], only_stale
         )
-        steps += _steps(bronze, warehouse, table, newest, only_stale=only_stale)
+        in_order = {ticker: objects for ticker, objects in newest.items() if ticker not in late}
+        steps += _steps(bronze, warehouse, table, in_order, only_stale=only_stale)
     with SilverStore(warehouse) as store:
-        yield from _Loading(bronze, warehouse, store, table, accept_shorter).run(steps)
+        yield from _Loading(bronze, warehouse, store, table, began_at, accept_shorter).run(steps)
+    if late:
+        # Nobody has decided to take what was refused.
+        refused = warehouse.refused_objects(table.name)
+        yield from _rebuild(bronze, warehouse, table, sorted(late), without=refused)
 
 
 def rebuild(
@@ -102,25 +125,41 @@ def rebuild(
     The result takes the place of what was stored when all tickers are done; a ticker that fails
     keeps what it has.
     """
+    # What is stored without them is to come out without them.
+    refused = warehouse.refused_objects(table.name).items()
+    without = {key for key, reason in refused if is_too_short(reason)}
+    with warehouse.lock(f"load {table.name}"):
+        yield from _rebuild(bronze, warehouse, table, tickers, without=without)
+
+
+def _rebuild(
+    bronze: BronzeStore,
+    warehouse: Warehouse,
+    table: SilverTable,
+    tickers: Sequence[str],
+    *,
+    without: Collection[str],
+) -> Iterator[Result]:
     for dataset in table.inputs:
         bronze.sync_index(dataset)
-    refused = warehouse.refused_objects(table.name)
+    began_at = warehouse.now()
     steps = []
     for start in range(0, len(tickers), _TICKERS_PER_STEP):
         timelines = bronze.timelines(table.inputs, tickers[start : start + _TICKERS_PER_STEP])
-        # What is stored without them is to come out without them.
-        believed = {
-            ticker: [key for key in line if not is_too_short(refused.get(str(key), ""))]
-            for ticker, line in timelines.items()
-        }
-        steps += _in_steps(table, {t: (line, {}) for t, line in believed.items() if line})
+        lines = {t: [k for k in line if str(k) not in without] for t, line in timelines.items()}
+        steps += _in_steps(table, {t: (line, {}) for t, line in lines.items() if line})
     live = SilverStore(warehouse)
     with live.shadow(table) as store:
-        loading = _Loading(bronze, warehouse, store, table, accept_shorter=True, is_rebuild=True)
+        loading = _Loading(
+            bronze, warehouse, store, table, began_at, accept_shorter=True, is_rebuild=True
+        )
         results = list(loading.run(steps))
         loaded = [result for result in results if isinstance(result, Loaded)]
         live.take_over(table, [result.ticker for result in loaded])
-    _record(warehouse, table, loaded)
+    _record(warehouse, table, loaded, began_at)
+    done = {result.ticker for result in loaded}
+    read = [key for ticker, keys in loading.read if ticker in done for key in keys]
+    warehouse.record_loaded_objects(table.name, read, began_at)
     yield from results
 
 
@@ -231,8 +270,11 @@ class _Loading:
     warehouse: Warehouse
     store: SilverStore
     table: SilverTable
+    began_at: datetime
     accept_shorter: bool
     is_rebuild: bool = False
+    # Of a rebuild, the objects of each step.
+    read: list[tuple[str, list[str]]] = field(default_factory=list)
 
     def run(self, steps: Sequence[_Step]) -> Iterator[Loaded | Failed]:
         """Yield each ticker after its last step; the next load is shaped while one is merged."""
@@ -279,7 +321,7 @@ class _Loading:
         try:
             return {name: self.bronze.read(key) for name, key in objects.items()}
         except _UNREADABLE as error:
-            return str(error)
+            return _Unanswered(error) if _says_nothing_of_object(error) else str(error)
 
     def _merge(self, step: _Step, shaped: Mapping[str, Shaped | str]) -> Iterator[Loaded | Failed]:
         failed = {ticker: part for ticker, part in shaped.items() if isinstance(part, str)}
@@ -296,8 +338,10 @@ class _Loading:
             failed |= merged.refused
             good = {ticker: part for ticker, part in good.items() if ticker not in merged.refused}
             loaded = self._describe(step, good, merged.changes.by_ticker())
-            if not self.is_rebuild:
-                _record(self.warehouse, self.table, loaded)
+            if self.is_rebuild:
+                self.read.extend((result.ticker, list(result.read)) for result in loaded)
+            else:
+                _record(self.warehouse, self.table, loaded, self.began_at)
             yield from loaded
         for ticker, reason in failed.items():
             yield Failed(ticker, f"{reason} ({' '.join(_texts(step.read[ticker]))})")
@@ -306,8 +350,10 @@ class _Loading:
             [
                 (ticker, text, reason)
                 for ticker, reason in failed.items()
+                if not isinstance(reason, _Unanswered)
                 for text in _texts(step.read[ticker])
             ],
+            self.began_at,
         )
 
     def _describe(
@@ -352,10 +398,26 @@ class _Loading:
         return self.table.date_column is not None and part.is_whole and has_all
 
 
-def _record(warehouse: Warehouse, table: SilverTable, loaded: Sequence[Loaded]) -> None:
+def _record(
+    warehouse: Warehouse, table: SilverTable, loaded: Sequence[Loaded], began_at: datetime
+) -> None:
     rejected = [row for result in loaded for row in result.rejected_rows]
     read = [key for result in loaded for key in result.read]
-    warehouse.record_silver_loads(table.name, [r.load for r in loaded], rejected, read)
+    warehouse.record_silver_loads(table.name, [r.load for r in loaded], rejected, read, began_at)
+
+
+class _Unanswered(str):
+    """Why an object could not be had, where that is no fault of the object."""
+
+    __slots__ = ()
+
+
+def _says_nothing_of_object(error: Exception) -> bool:
+    """Tell whether the store was out of reach, or out of order."""
+    if isinstance(error, ClientError):
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        return status >= 500 or status in (408, 429)
+    return isinstance(error, BotoCoreError | ConnectionError | TimeoutError)
 
 
 def _believable(part: Shaped | PayloadError) -> Shaped | str:

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import adbc_driver_postgresql.dbapi
@@ -20,6 +20,7 @@ from psycopg.rows import scalar_row
 from psycopg.sql import SQL, Composed, Identifier
 from psycopg_pool import ConnectionPool
 
+from stocks_assets.domain.arrivals import READERS
 from stocks_assets.domain.bronze_key import BronzeKey
 from stocks_assets.domain.datasets import Call
 from stocks_assets.domain.gaps import Holding
@@ -153,6 +154,23 @@ class Warehouse:
             row = connection.execute("select pg_try_advisory_lock(%s)", (_lock_number(name),))
             yield row.fetchone() == (True,)
 
+    @contextmanager
+    def alive(self, run_id: str) -> Iterator[None]:
+        """Hold what tells that the process of a run lives; it ends with the process."""
+        with self.lock(f"run {run_id}"):
+            yield
+
+    def living(self, run_ids: Iterable[str]) -> set[str]:
+        """Return those of `run_ids` whose process holds `alive`."""
+        numbers = {_lock_number(f"run {run_id}"): run_id for run_id in run_ids}
+        with self.connect() as connection, connection.cursor(row_factory=scalar_row) as cursor:
+            held = cursor.execute(
+                "select (classid::bigint << 32) | objid::bigint from pg_locks "
+                "where locktype = 'advisory' and objsubid = 1 and granted "
+                "and database = (select oid from pg_database where datname = current_database())"
+            ).fetchall()
+        return {numbers[number] for number in held if number in numbers}
+
     def migrate(self) -> None:
         """Bring the tables to the newest version."""
         config = alembic.config.Config()
@@ -176,22 +194,18 @@ class Warehouse:
             connection.execute("lock table bronze.indexed_bucket in exclusive mode")
             known = connection.execute("select identity from bronze.indexed_bucket").fetchone()
             if known != (identity,):
-                connection.execute("truncate bronze.objects, bronze.indexed_bucket, ops.fetches")
+                connection.execute(
+                    "truncate bronze.objects, bronze.notices, bronze.sweeps, ops.object_loads, "
+                    "bronze.indexed_bucket, ops.fetches"
+                )
                 connection.execute(
                     "insert into bronze.indexed_bucket (identity) values (%s)", (identity,)
                 )
 
-    def newest_object_at(self, dataset: str) -> datetime | None:
-        """Return when the newest known object of `dataset` was fetched."""
-        with self.connect() as connection, connection.cursor(row_factory=scalar_row) as cursor:
-            return cursor.execute(
-                "select max(fetched_at) from bronze.objects where dataset = %s", (dataset,)
-            ).fetchone()
-
     def index(self, keys: Iterable[BronzeKey]) -> None:
         """Note the objects `keys`; those already noted stay as they are."""
         with self.connect() as connection, connection.cursor() as cursor:
-            _index(cursor, keys)
+            index_objects(cursor, [(key, None) for key in keys])
 
     def newest_objects(
         self, datasets: Sequence[str], tickers: Sequence[str]
@@ -348,14 +362,22 @@ class Warehouse:
         assert loaded is not None
         return Rejections(int(loaded[0]), int(loaded[1]), by_rule, refused)
 
-    def record_refused_objects(self, table: str, refused: Iterable[tuple[str, str, str]]) -> None:
-        """Note that `table` took nothing from objects: (ticker, bronze key, reason)."""
+    def record_refused_objects(
+        self, table: str, refused: Sequence[tuple[str, str, str]], began_at: datetime
+    ) -> None:
+        """Note that `table` took nothing of objects read since then: (ticker, key, reason)."""
         with self.connect() as connection, connection.cursor() as cursor:
             cursor.executemany(
                 "insert into ops.refused_objects (table_name, ticker, bronze_key, reason) "
                 "values (%s, %s, %s, %s) on conflict (table_name, bronze_key) do update "
                 "set reason = excluded.reason, refused_at = excluded.refused_at",
                 [(table, *line) for line in refused],
+            )
+            cursor.execute(
+                "update ops.object_loads set is_refused = true where table_name = %s "
+                "and bronze_key = any(%s) and loaded_at is null "
+                "and (overwritten_at is null or overwritten_at < %s)",
+                (table, [key for _, key, _ in refused], began_at),
             )
 
     def refused_objects(self, table: str) -> dict[str, str]:
@@ -372,9 +394,10 @@ class Warehouse:
         loads: Iterable[SilverLoad],
         rejected_rows: Iterable[RejectedRow],
         read: Iterable[str],
+        began_at: datetime,
     ) -> None:
-        """Note `loads` of `table`, and the rejected rows of the objects `read` for them."""
-        loads = list(loads)
+        """Note `loads` of `table`, and the rejected rows of the objects `read` since `began_at`."""
+        loads, read = list(loads), list(read)
         with self.connect() as connection, connection.cursor() as cursor:
             cursor.executemany(
                 "insert into ops.silver_loads (table_name, ticker, bronze_keys, row_count, "
@@ -405,10 +428,44 @@ class Warehouse:
                 "delete from silver.rejected_rows where table_name = %s and bronze_key = any(%s)",
                 taken,
             )
+            _note_loaded(cursor, table, read, began_at)
             cursor.executemany(
                 "insert into silver.rejected_rows (table_name, ticker, bronze_key, row_values, "
                 "rules) values (%s, %s, %s, %s, %s)",
                 [(table, *row) for row in rejected_rows],
+            )
+
+    # Which objects silver has loaded
+
+    def now(self) -> datetime:
+        """Return the time by the database's clock, which orders what several processes note."""
+        with self.connect() as connection, connection.cursor(row_factory=scalar_row) as cursor:
+            moment: datetime | None = cursor.execute("select clock_timestamp()").fetchone()
+        assert moment is not None
+        return moment
+
+    def record_loaded_objects(self, table: str, keys: Sequence[str], began_at: datetime) -> None:
+        """Note that `table` was loaded from the objects `keys`, read since `began_at`."""
+        with self.connect() as connection, connection.cursor() as cursor:
+            _note_loaded(cursor, table, keys, began_at)
+
+    def tickers_with_late_objects(self, table: str, tickers: Sequence[str]) -> set[str]:
+        """Return those of `tickers` with objects that `table` has to load and has gone past.
+
+        They came after newer ones had been loaded, or were overwritten.
+        """
+        with self.connect() as connection, connection.cursor(row_factory=scalar_row) as cursor:
+            return set(
+                cursor.execute(
+                    "select distinct waiting.ticker from ops.object_loads waiting "
+                    "join ops.silver_loads done using (table_name, ticker) "
+                    "join bronze.objects objects on objects.key = waiting.bronze_key "
+                    "where table_name = %s and waiting.ticker = any(%s) "
+                    "and waiting.loaded_at is null and not waiting.is_refused "
+                    "and objects.fetched_at <= (select max(fetched_at) from bronze.objects "
+                    "  where key = any(done.bronze_keys))",
+                    (table, list(tickers)),
+                ).fetchall()
             )
 
     # Which tickers gold is behind for
@@ -687,21 +744,54 @@ class FetchJournal:
                 ),
             )
             if key is not None:
-                _index(connection.cursor(), [key])
+                index_objects(connection.cursor(), [(key, None)])
+
+
+def _note_loaded(
+    cursor: psycopg.Cursor[Any], table: str, keys: Sequence[str], began_at: datetime
+) -> None:
+    """Note that `keys` are loaded; what was overwritten since `began_at` may not be what was read.
+
+    It stays to be loaded.
+    """
+    cursor.execute(
+        "insert into ops.object_loads as known (table_name, bronze_key, ticker, loads, loaded_at) "
+        "select %s, key, ticker, 1, clock_timestamp() from bronze.objects where key = any(%s) "
+        "on conflict (bronze_key, table_name) do update set loads = known.loads + 1, "
+        "loaded_at = excluded.loaded_at, is_refused = false where known.loaded_at is null "
+        "and (known.overwritten_at is null or known.overwritten_at < %s)",
+        (table, list(keys), began_at),
+    )
 
 
 def _lock_number(name: str) -> int:
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], signed=True)
 
 
-def _index(cursor: psycopg.Cursor, keys: Iterable[BronzeKey]) -> None:
-    cursor.executemany(
-        "insert into bronze.objects (key, dataset, ticker, part, fetched_at, content_hash) "
-        "values (%s, %s, %s, %s, %s, %s) on conflict do nothing",
-        [
-            (str(key), key.dataset, key.ticker, key.part, key.fetched_at, key.content_hash)
-            for key in keys
-        ],
+def index_objects(
+    cursor: psycopg.Cursor[Any], objects: Sequence[tuple[BronzeKey, str | None]]
+) -> None:
+    """Note objects with their ETags, and that the silver tables have them to load.
+
+    Those already noted stay as they are.
+    """
+    if not objects:
+        return
+    lines = [
+        (str(key), key.dataset, key.ticker, key.part, key.fetched_at, key.content_hash, etag)
+        for key, etag in objects
+    ]
+    cursor.execute(
+        "insert into bronze.objects (key, dataset, ticker, part, fetched_at, content_hash, etag) "
+        "select * from unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::timestamptz[], "
+        "%s::text[], %s::text[]) on conflict do nothing",
+        [list(column) for column in zip(*lines, strict=True)],
+    )
+    reads = [(table, str(key), key.ticker) for key, _ in objects for table in READERS[key.dataset]]
+    cursor.execute(
+        "insert into ops.object_loads (table_name, bronze_key, ticker) "
+        "select * from unnest(%s::text[], %s::text[], %s::text[]) on conflict do nothing",
+        [list(column) for column in zip(*reads, strict=True)],
     )
 
 

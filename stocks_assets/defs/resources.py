@@ -1,6 +1,7 @@
 """The world as the definitions see it; a test brings another one."""
 
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import dagster as dg
@@ -31,9 +32,11 @@ def source(_: dg.InitResourceContext) -> Iterator[Source]:
 
 
 @dg.resource(description="The PostgreSQL database with silver and gold: STOCKS_DATABASE_URL.")
-def warehouse(_: dg.InitResourceContext) -> Warehouse:
-    """Return the warehouse that the settings name."""
-    return Warehouse(find_connections(read_settings()).database_url)
+def warehouse(context: dg.InitResourceContext) -> Iterator[Warehouse]:
+    """Open the warehouse that the settings name; it tells others that the run is alive."""
+    opened = Warehouse(find_connections(read_settings()).database_url)
+    with opened.alive(context.run.run_id) if context.run else nullcontext():
+        yield opened
 
 
 @dg.resource(description="The bucket with bronze objects: STOCKS_S3_ENDPOINT_URL, STOCKS_BUCKET.")
@@ -42,7 +45,8 @@ def bronze(_: dg.InitResourceContext) -> Iterator[BronzeStore]:
     settings = read_settings()
     connections = find_connections(settings)
     with ObjectStore(connections.s3, settings.bucket) as store:
-        yield BronzeStore(store, Warehouse(connections.database_url))
+        counted_in = Warehouse(connections.database_url)
+        yield BronzeStore(store, counted_in, late_days=settings.late_days)
 
 
 @dg.resource(description="The inbox in the bucket, for files of people's own: STOCKS_INBOX_MAX_MB.")

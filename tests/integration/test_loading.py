@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 
 from stocks_assets.adapters import loader
+from stocks_assets.adapters.arrivals import Arrivals
 from stocks_assets.adapters.bronze import Stored
 from stocks_assets.adapters.silver_store import Origin, SilverStore
 from stocks_assets.adapters.sources.sample import SampleSource
@@ -177,7 +178,10 @@ def test_objects_that_others_put_into_the_bucket_are_found_and_strange_keys_name
     key = BronzeKey("splits", "BF/B", moment, content_hash(body))
     store.put_new(str(key), body, {})
     store.put_new("bronze/splits/2026-03-04/notes.txt", b"", {})
-    assert bronze.sync_index(SPLITS) == ["bronze/splits/2026-03-04/notes.txt"]
+    assert bronze.sync_index(SPLITS).new == 1
+    ((strange, _, reason),) = Arrivals(bronze._warehouse).notices()
+    assert strange == "bronze/splits/2026-03-04/notes.txt"
+    assert "is not a bronze key; expected" in reason
     assert bronze.newest(SPLITS, ["BF/B"]) == {Call("splits", "BF/B"): key}
     # One that sorts earlier within the day, and came later, is not missed.
     late = BronzeKey("splits", "A", moment.replace(hour=1), content_hash(body))

@@ -1,0 +1,178 @@
+"""The sensor on the bucket: what is new there, whoever put it there, is loaded.
+
+The state is in PostgreSQL and not in Dagster's cursor: a reset sensor loses nothing.
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import dagster as dg
+
+from stocks_assets.adapters.arrivals import Arrivals
+from stocks_assets.adapters.bronze import BronzeStore
+from stocks_assets.adapters.bronze_index import Look
+from stocks_assets.adapters.warehouse import Warehouse
+from stocks_assets.defs.batch import DEFER_ASSET_EVENTS, RANGE_END, RANGE_START
+from stocks_assets.defs.jobs import LOAD, refresh_run
+from stocks_assets.defs.universe import Roster, universe
+from stocks_assets.domain.arrivals import Busy, LoadPlan, Notice, Unloaded, plan_loads
+from stocks_assets.domain.datasets import LISTINGS, MARKET
+
+_SECONDS_BETWEEN_LOOKS = 30
+# No more than so many keys or tickers are shown in one place.
+_SHOWN = 50
+# A run that has begun holds its lock within that time.
+_BEGINS_WITHIN = timedelta(minutes=5)
+# The newest ones; one that still runs is among them.
+_BACKFILLS = 25
+_PARTITION = "dagster/partition"
+_QUARANTINE = dg.AssetKey(["bronze", "quarantine"])
+_MARKET_ASSETS = [dg.AssetKey(["silver", LISTINGS.name])]
+_WAITING = (dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED)
+_AT_WORK = (
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+)
+
+
+def arrivals_sensor(*, registers_unknown: bool) -> dg.SensorDefinition:
+    """Return the sensor; with `registers_unknown`, tickers of new objects join the universe."""
+
+    @dg.sensor(
+        name="objects_arrived",
+        job_name=LOAD,
+        minimum_interval_seconds=_SECONDS_BETWEEN_LOOKS,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Looks below bronze/ in the bucket, and lets objects that silver has not "
+        "loaded be loaded, whoever put them there: one run for exactly their tickers.",
+    )
+    def objects_arrived(
+        context: dg.SensorEvaluationContext,
+        bronze: dg.ResourceParam[BronzeStore],
+        warehouse: dg.ResourceParam[Warehouse],
+        roster: dg.ResourceParam[Roster],
+    ) -> dg.SensorResult:
+        look, arrivals = bronze.look(), Arrivals(warehouse)
+        members, now = universe(context.instance), datetime.now(UTC)
+        plan = plan_loads(
+            arrivals.unloaded(members),
+            universe=members,
+            busy=_busy(context.instance, warehouse, members, now),
+            registers=registers_unknown,
+            now=now,
+        )
+        if plan.register:
+            roster.add(context.instance, plan.register, None)
+        arrivals.hand_over([*plan.tickers, *([MARKET] if plan.has_market else [])])
+        notices = arrivals.notices()
+        arrivals.told_of([stranger.ticker for stranger in plan.strangers])
+        for line in _lines(plan, notices):
+            context.log.warning(line)
+        context.log.info(_describe(look, plan))
+        requests = list(_requests(plan, [*members, *plan.register]))
+        return dg.SensorResult(
+            run_requests=requests,
+            skip_reason=None if requests else dg.SkipReason(_describe(look, plan)),
+            asset_events=list(_observations(plan, notices)),
+        )
+
+    return objects_arrived
+
+
+def _requests(plan: LoadPlan, members: Sequence[str]) -> Iterator[dg.RunRequest]:
+    """Yield the run that loads what is new: another for other objects, or another attempt."""
+    run_key = hashlib.sha256(" ".join(plan.marks).encode()).hexdigest()[:32]
+    if plan.tickers:
+        run_config, tags = refresh_run(plan.tickers, members)
+        yield dg.RunRequest(run_key=run_key, run_config=run_config, tags=tags)
+    elif plan.has_market:
+        yield dg.RunRequest(
+            run_key=run_key, tags={DEFER_ASSET_EVENTS: "true"}, asset_selection=_MARKET_ASSETS
+        )
+
+
+def _busy(
+    instance: dg.DagsterInstance, warehouse: Warehouse, members: Sequence[str], now: datetime
+) -> Busy:
+    """Return what unfinished runs will load; one whose process is gone will load nothing.
+
+    While a load is at work, what is new waits, and becomes one batch. A backfill starts the runs of
+    silver when those of bronze have ended.
+    """
+    records = instance.get_run_records(dg.RunsFilter(statuses=[*_WAITING, *_AT_WORK]))
+    alive = warehouse.living(record.dagster_run.run_id for record in records)
+    tickers: set[str] = set()
+    backfills = instance.get_backfills(limit=_BACKFILLS)
+    everything = any(backfill.status.name == "REQUESTED" for backfill in backfills)
+    for record in records:
+        run = record.dagster_run
+        began_at = max(record.update_timestamp, record.create_timestamp).astimezone(UTC)
+        is_new = now - began_at < _BEGINS_WITHIN
+        if run.status in _AT_WORK and run.run_id not in alive and not is_new:
+            continue
+        everything = everything or run.job_name == LOAD
+        tickers.update(tickers_of_run(run.tags, run.run_config, members))
+    return Busy(frozenset(tickers), everything)
+
+
+def tickers_of_run(
+    tags: Mapping[str, str], run_config: Mapping[str, Any], members: Sequence[str]
+) -> list[str]:
+    """Return the tickers of a run in a universe of `members`: of its config, or its partitions."""
+    batch = run_config.get("resources", {}).get("batch", {}).get("config", {}).get("tickers")
+    if batch:
+        return list(batch)
+    if _PARTITION in tags:
+        return [tags[_PARTITION]]
+    first, last = tags.get(RANGE_START), tags.get(RANGE_END)
+    if first in members and last in members:
+        return list(members[members.index(first) : members.index(last) + 1])
+    return []
+
+
+def _describe(look: Look, plan: LoadPlan) -> str:
+    parts = [f"{look.new} new objects, {look.calls} listing calls"]
+    if look.overwritten:
+        parts.append(f"{look.overwritten} overwritten")
+    if plan.objects:
+        parts.append(f"{plan.objects} objects of {len(plan.tickers)} tickers go to a run")
+    if plan.held:
+        parts.append(f"{plan.held} tickers wait for runs at work")
+    if plan.paused:
+        parts.append(f"{plan.paused} tickers wait, as their last run has not loaded them")
+    return "; ".join(parts)
+
+
+def _lines(plan: LoadPlan, notices: Sequence[Notice]) -> Iterator[str]:
+    """Yield what somebody has to do something about."""
+    for notice in notices[:_SHOWN]:
+        yield notice.reason if notice.key in notice.reason else f"{notice.key}: {notice.reason}"
+    if len(notices) > _SHOWN:
+        yield f"and {len(notices) - _SHOWN} more, see bronze.notices"
+    if plan.strangers:
+        yield (
+            f"there are objects of {_some(plan.strangers)}, not in the universe: "
+            "stocks tickers add, or set STOCKS_REGISTER_ARRIVALS=true"
+        )
+
+
+def _observations(plan: LoadPlan, notices: Sequence[Notice]) -> Iterator[dg.AssetObservation]:
+    metadata: dict[str, Any] = {}
+    if notices:
+        rows = [dg.TableRecord(notice._asdict()) for notice in notices[:_SHOWN]]
+        columns = [dg.TableColumn(name, "string") for name in Notice._fields]
+        metadata["objects_to_look_at"] = len(notices)
+        metadata["some_objects"] = dg.MetadataValue.table(rows, schema=dg.TableSchema(columns))
+    if plan.strangers:
+        metadata["tickers_not_in_universe"] = len(plan.strangers)
+        metadata["some_tickers"] = [one.ticker for one in plan.strangers[:_SHOWN]]
+    if metadata:
+        yield dg.AssetObservation(_QUARANTINE, metadata=metadata)
+
+
+def _some(strangers: Sequence[Unloaded]) -> str:
+    more = f" and {len(strangers) - _SHOWN} more" if len(strangers) > _SHOWN else ""
+    return ", ".join(one.ticker for one in strangers[:_SHOWN]) + more
