@@ -7,10 +7,14 @@ What dlt 1.31 needs of its caller, each learnt from a load that went wrong:
 - Duplicate keys fail the MERGE: the frames come deduplicated, sorted by key.
 """
 
+import hashlib
+import os
+import shutil
 import tempfile
 import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Self
 
 import dlt
@@ -19,7 +23,7 @@ import pyarrow as pa
 from dlt.common.schema.typing import TUpsertStrategyDict
 from psycopg.sql import SQL, Identifier
 
-from stocks_assets.adapters.warehouse import Warehouse
+from stocks_assets.adapters.warehouse import Warehouse, where
 
 # A load of more rows is copied in parts, at the same time.
 _ROWS_PER_COPY = 150_000
@@ -91,12 +95,12 @@ class Loader:
 
     def _open(self) -> dlt.Pipeline:
         """Make a pipeline with a folder and a staging table that no other load has."""
-        load = uuid.uuid4().hex[:12]
-        staging = f"{_staging_prefix(self._schema)}{load}"
-        folder = self._opened.enter_context(tempfile.TemporaryDirectory(prefix="stocks-load-"))
-        _sweep_staging(self._warehouse, self._schema)
-        # Held as long as the staging schema is in use, so that nobody sweeps it.
+        staging = f"{_staging_prefix(self._schema)}{uuid.uuid4().hex[:12]}"
+        folder = _folder(self._warehouse) / staging
+        _sweep(self._warehouse, self._schema)
+        # Held as long as schema and folder are in use, so that nobody sweeps them.
         self._opened.enter_context(self._warehouse.lock(staging))
+        self._opened.callback(shutil.rmtree, folder, ignore_errors=True)
         self._opened.callback(_drop_schema, self._warehouse, staging)
         columns = writable_columns(self._warehouse, self._schema, self._table)
         with self._warehouse.connect() as connection:
@@ -114,10 +118,13 @@ class Loader:
         dlt.config["runtime.dlthub_telemetry"] = False
         dlt.config["runtime.log_level"] = "CRITICAL"  # what fails is raised
         dlt.config["normalize.workers"] = 1
+        # Repeated after a crash of the server, it would merge what recovery has left of the
+        # unlogged table, which is nothing, and call that done.
+        dlt.config["load.raise_on_max_retries"] = 1
         dlt.config["data_writer.file_max_items"] = _ROWS_PER_COPY
         return dlt.pipeline(
-            pipeline_name=f"load_{load}",
-            pipelines_dir=folder,
+            pipeline_name=staging,
+            pipelines_dir=str(folder),
             destination=dlt.destinations.postgres(
                 _credentials(self._warehouse), staging_dataset_name_layout=staging
             ),
@@ -156,17 +163,25 @@ def _staging_prefix(schema: str) -> str:
     return f"{schema}_stg_"
 
 
-def _sweep_staging(warehouse: Warehouse, schema: str) -> None:
-    """Drop what killed loads left: the locks of those that run are held."""
+def _folder(warehouse: Warehouse) -> Path:
+    """Return where this machine keeps the pipelines' folders of loads into this database."""
+    digest = hashlib.sha256(where(warehouse.database_url).encode()).hexdigest()[:12]
+    return Path(tempfile.gettempdir()) / f"stocks-loads-{os.getuid()}-{digest}"
+
+
+def _sweep(warehouse: Warehouse, schema: str) -> None:
+    """Remove what killed loads left: the locks of those that run are held."""
+    prefix, folder = _staging_prefix(schema), _folder(warehouse)
     with warehouse.connect() as connection:
         schemas = connection.execute(
-            "select nspname from pg_namespace where starts_with(nspname, %s)",
-            (_staging_prefix(schema),),
+            "select nspname from pg_namespace where starts_with(nspname, %s)", (prefix,)
         ).fetchall()
-    for (name,) in schemas:
+    left = {name for (name,) in schemas} | {path.name for path in folder.glob(f"{prefix}*")}
+    for name in left:
         with warehouse.lock_if_free(name) as is_free:
             if is_free:
                 _drop_schema(warehouse, name)
+                shutil.rmtree(folder / name, ignore_errors=True)
 
 
 def _drop_schema(warehouse: Warehouse, name: str) -> None:

@@ -341,16 +341,18 @@ class Warehouse:
         """Return what silver `table` did not take of the objects that it is loaded from."""
         with self.connect() as connection:
             loaded = connection.execute(
-                "select coalesce(sum(row_count), 0), coalesce(sum(rejected_count), 0) "
-                "from ops.silver_loads where table_name = %s",
-                (table,),
+                SQL(
+                    "select coalesce(sum(row_count), 0), (select count(*) {}) "
+                    "from ops.silver_loads where table_name = %(table)s"
+                ).format(_REJECTED),
+                {"table": table},
             ).fetchone()
             by_rule = connection.execute(
-                "select rule, count(*) from silver.rejected_rows rejected, unnest(rules) rule "
-                "where rejected.table_name = %s and exists (select from ops.silver_loads loads "
-                "where loads.table_name = rejected.table_name and loads.ticker = rejected.ticker "
-                "and rejected.bronze_key = any(loads.bronze_keys)) group by 1 order by 2 desc, 1",
-                (table,),
+                SQL(
+                    "select rule, count(*) from (select rules {}) as rejected, "
+                    "unnest(rules) as rule group by 1 order by 2 desc, 1"
+                ).format(_REJECTED),
+                {"table": table},
             ).fetchall()
             refused = connection.execute(
                 "select ticker, bronze_key, reason from ops.refused_objects refused "
@@ -690,6 +692,12 @@ class Warehouse:
         return [Watched(*row) for row in rows]
 
 
+# The rejected rows of the objects that a table is loaded from.
+_REJECTED = SQL(
+    "from silver.rejected_rows rejected where table_name = %(table)s "
+    "and exists (select from ops.silver_loads loads where loads.table_name = rejected.table_name "
+    "and loads.ticker = rejected.ticker and rejected.bronze_key = any(loads.bronze_keys))"
+)
 # The column that dates a table's rows, where it has one of these. Calendars go to next year.
 _LATEST = ("session_date", "ex_date")
 # Of silver, what is not its content.

@@ -6,6 +6,7 @@ from datetime import UTC, date, datetime, timedelta
 
 import polars as pl
 import pytest
+from dlt.pipeline.exceptions import PipelineStepFailed
 
 from stocks_assets.adapters import loader
 from stocks_assets.adapters.arrivals import Arrivals
@@ -131,6 +132,33 @@ def test_what_a_killed_load_left_behind_is_swept_by_the_next(warehouse):
     load(warehouse, bars())
     assert staging_schemas(warehouse) == []
     assert len(stored(warehouse)) == 2
+
+
+def test_a_merge_that_is_cut_off_is_not_repeated_over_what_a_crash_left(warehouse):
+    load(warehouse, bars(closes=(10.0, 11.0)))
+    with warehouse.connect() as watch, ThreadPoolExecutor(1) as pool:
+        watch.execute("lock table silver.daily_bars in share mode")
+        loading = pool.submit(load, warehouse, bars(closes=(10.0, 12.0)))
+        waiting = None
+        while waiting is None:
+            assert not loading.done()
+            watch.execute("select pg_stat_clear_snapshot(), pg_sleep(0.05)")
+            waiting = watch.execute(
+                "select pid from pg_stat_activity where query like 'MERGE%' "
+                "and wait_event_type = 'Lock'"
+            ).fetchone()
+        ((staging,),) = staging_schemas(warehouse)
+        with warehouse.connect() as connection:
+            connection.execute("select pg_terminate_backend(%s)", waiting)
+            # Crash recovery empties unlogged tables.
+            connection.execute(f"truncate {staging}.daily_bars")
+        watch.rollback()
+        with pytest.raises(PipelineStepFailed):
+            loading.result()
+    assert [row[2] for row in stored(warehouse)] == [10.0, 11.0]
+    load(warehouse, bars(closes=(10.0, 12.0)))
+    assert [row[2] for row in stored(warehouse)] == [10.0, 12.0]
+    assert staging_schemas(warehouse) == []
 
 
 def test_loads_at_the_same_time_lose_and_duplicate_nothing(warehouse):
