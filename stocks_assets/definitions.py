@@ -6,8 +6,10 @@ from typing import Any
 
 import dagster as dg
 
+from stocks_assets.adapters.messages import Messenger
 from stocks_assets.defs import (
     access,
+    alerts,
     arrivals,
     catch_up,
     checks,
@@ -20,7 +22,7 @@ from stocks_assets.defs.bronze import bronze_assets
 from stocks_assets.defs.gold import gold_assets
 from stocks_assets.defs.resources import production
 from stocks_assets.defs.silver import silver_assets
-from stocks_assets.settings import read_settings
+from stocks_assets.settings import Settings, read_settings
 
 # Known and meant: backfill policies are what batches need, beta or not, and the layers' differ so
 # that no two layers share a run (`defs.bronze`); the jobs' own runs name their tickers.
@@ -36,6 +38,8 @@ def build_defs(
     intraday_months: int = 0,
     tolerated_rejected_share: float = 0.01,
     register_arrivals: bool = False,
+    messenger: Messenger | None = None,
+    ui_url: str = "http://127.0.0.1:3000",
 ) -> dg.Definitions:
     """Return the definitions on top of `resources`."""
     return dg.Definitions(
@@ -67,6 +71,7 @@ def build_defs(
             inbox.files_dropped,
             arrivals.arrivals_sensor(registers_unknown=register_arrivals),
             access.gold_changed,
+            *([alerts.alerts_sensor(messenger, ui_url=ui_url)] if messenger else []),
         ],
         loggers={jobs.PROGRESS_LOGGER: jobs.progress_logger},
         resources={"roster": universe.roster, **resources},
@@ -86,4 +91,13 @@ def defs() -> dg.Definitions:
         intraday_months=settings.intraday_months,
         tolerated_rejected_share=settings.tolerated_rejected_share,
         register_arrivals=settings.register_arrivals,
+        messenger=_messenger(settings),
+        ui_url=settings.ui_url or f"http://127.0.0.1:{settings.ui_port or 3000}",
     )
+
+
+def _messenger(settings: Settings) -> Messenger | None:
+    """Return who tells people, if the settings name anybody to tell."""
+    secrets = (settings.alert_webhook_url, settings.alert_smtp_url)
+    webhook, smtp = (secret.get_secret_value() if secret else None for secret in secrets)
+    return Messenger(webhook, smtp, settings.alert_mail_to) if webhook or smtp else None

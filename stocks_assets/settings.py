@@ -6,12 +6,19 @@ import os
 import re
 from datetime import date
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 from urllib.parse import unquote, urlsplit
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    AliasChoices,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from stocks_assets.errors import SettingsError
@@ -60,6 +67,10 @@ class Settings(BaseSettings):
         "us-east-1", validation_alias=AliasChoices("AWS_REGION", "AWS_DEFAULT_REGION")
     )
     universe_file: Path | None = Field(None, validation_alias="STOCKS_UNIVERSE_FILE")
+    alert_webhook_url: SecretStr | None = Field(None, validation_alias="STOCKS_ALERT_WEBHOOK_URL")
+    alert_smtp_url: SecretStr | None = Field(None, validation_alias="STOCKS_ALERT_SMTP_URL")
+    alert_mail_to: str | None = Field(None, validation_alias="STOCKS_ALERT_MAIL_TO")
+    ui_url: str | None = Field(None, validation_alias="STOCKS_UI_URL")
     ui_port: int | None = Field(None, validation_alias="STOCKS_UI_PORT", ge=1, le=65535)
     tickers_per_run: int = Field(500, validation_alias="STOCKS_TICKERS_PER_RUN", ge=1)
     intraday_months: int = Field(0, validation_alias="STOCKS_INTRADAY_MONTHS", ge=0, le=300)
@@ -93,6 +104,28 @@ class Settings(BaseSettings):
         if value is not None and not _names_one_server(value):
             raise ValueError("expected a URL such as http://host:port, without user and password")
         return value
+
+    @field_validator("alert_webhook_url")
+    @classmethod
+    def _is_webhook(cls, value: SecretStr | None) -> SecretStr | None:
+        parts = urlsplit(value.get_secret_value()) if value else None
+        if parts and (parts.scheme not in ("http", "https") or not parts.hostname):
+            raise ValueError("expected the URL of a webhook, https://..")
+        return value
+
+    @field_validator("alert_smtp_url")
+    @classmethod
+    def _is_mail_server(cls, value: SecretStr | None) -> SecretStr | None:
+        parts = urlsplit(value.get_secret_value()) if value else None
+        if parts and (parts.scheme not in ("smtp", "smtps") or not parts.hostname):
+            raise ValueError("expected smtp://user:password@host:port, or smtps:// for TLS")
+        return value
+
+    @model_validator(mode="after")
+    def _has_both_of_mail(self) -> Self:
+        if (self.alert_smtp_url is None) != (self.alert_mail_to is None):
+            raise ValueError("STOCKS_ALERT_SMTP_URL and STOCKS_ALERT_MAIL_TO go together")
+        return self
 
     @field_validator("replay_vintage", mode="before")
     @classmethod
@@ -192,8 +225,10 @@ _SECRETS = ("KEY", "URL", "TOKEN", "SECRET", "PASSWORD")
 
 def _explain(problem: object) -> str:
     assert isinstance(problem, dict)
-    name = str(problem["loc"][0])
     message = str(problem["msg"]).removeprefix("Value error, ")
+    if not problem["loc"]:
+        return message
+    name = str(problem["loc"][0])
     if any(word in name for word in _SECRETS):
         return f"{name} cannot be used: {message}"
     return f"{name}={str(problem['input'])!r} cannot be used: {message}"

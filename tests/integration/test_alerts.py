@@ -1,0 +1,148 @@
+"""Messages about failing jobs, to a real webhook and a real mail server on this machine."""
+
+import json
+import socketserver
+import threading
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import dagster as dg
+import pytest
+
+from stocks_assets.adapters.messages import Messenger, NotSentError
+from stocks_assets.adapters.warehouse import Failure
+from stocks_assets.defs.alerts import alerts_sensor
+
+
+@contextmanager
+def served(server):
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+class Webhook(ThreadingHTTPServer):
+    """Keeps what is posted, and answers `status`."""
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Hook)
+        self.got, self.status = [], 200
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.server_port}/hook/s3cret"
+
+
+class Hook(BaseHTTPRequestHandler):
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.server.status == 200:
+            self.server.got.append(json.loads(body)["text"])
+        self.send_response(self.server.status)
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+class Mail(socketserver.StreamRequestHandler):
+    """As much of SMTP as one message takes."""
+
+    def handle(self):
+        self.say("220 here")
+        while line := self.rfile.readline().decode().strip():
+            if line.upper() == "DATA":
+                self.say("354 go on")
+                lines = iter(lambda: self.rfile.readline().decode().rstrip("\r\n"), ".")
+                self.server.got.append("\n".join(lines))
+            self.say("221 bye" if line.upper() == "QUIT" else "250 fine")
+            if line.upper() == "QUIT":
+                return
+
+    def say(self, line):
+        self.wfile.write(f"{line}\r\n".encode())
+
+
+@dg.op(config_schema={"fails": bool})
+def work(context):
+    if context.op_config["fails"]:
+        raise dg.Failure("the disk is full", allow_retries=False)
+
+
+@dg.job
+def nightly():
+    work()
+
+
+def test_a_job_that_fails_is_told_once_and_so_is_its_recovery(warehouse):
+    with served(Webhook()) as webhook, dg.instance_for_test() as instance:
+        sensor = alerts_sensor(Messenger(webhook.url), ui_url="http://ui")
+        cursor = None
+
+        def look():
+            nonlocal cursor
+            context = dg.build_sensor_context(
+                instance=instance, cursor=cursor, resources={"warehouse": warehouse}
+            )
+            try:
+                sensor(context)
+            finally:
+                cursor = context.cursor
+
+        def end(*, fails):
+            config = {"ops": {"work": {"config": {"fails": fails}}}}
+            return nightly.execute_in_process(
+                run_config=config, instance=instance, raise_on_error=False
+            ).run_id
+
+        look()
+        end(fails=False)
+        look()
+        assert webhook.got == []
+        first = end(fails=True)
+        warehouse.record_failures(first, [Failure("silver/daily_bars", "IBM", "torn")])
+        end(fails=True)
+        webhook.status = 500
+        with pytest.raises(NotSentError, match="the webhook answered 500") as not_sent:
+            look()
+        assert "s3cret" not in str(not_sent.value)
+        webhook.status = 200
+        look()
+        look()
+        assert webhook.got == [
+            f"stocks: nightly failed\nnightly failed: IBM: torn (silver/daily_bars)\nhttp://ui/runs/{first}"
+        ]
+        last = end(fails=False)
+        look()
+        end(fails=False)
+        look()
+        assert webhook.got[1:] == [
+            "stocks: nightly works again\n"
+            f"nightly works again; it failed in {first}\nhttp://ui/runs/{last}"
+        ]
+
+
+def test_mail_goes_to_whom_the_settings_name():
+    with served(socketserver.ThreadingTCPServer(("127.0.0.1", 0), Mail)) as server:
+        server.got = []
+        port = server.server_address[1]
+        Messenger(None, f"smtp://127.0.0.1:{port}", "me@example.com").send("it failed", "A: why")
+        (mail,) = server.got
+    assert "Subject: it failed" in mail
+    assert "To: me@example.com" in mail
+    assert mail.endswith("A: why")
+
+
+def test_one_way_that_fails_does_not_keep_the_other_from_being_used():
+    with served(Webhook()) as webhook:
+        messenger = Messenger(webhook.url, "smtp://user:pw@127.0.0.1:1", "me@example.com")
+        assert "pw" not in repr(messenger)
+        with pytest.raises(NotSentError, match="no mail was sent") as not_sent:
+            messenger.send("it failed", "why")
+    assert "pw" not in str(not_sent.value)
+    assert webhook.got == ["it failed\nwhy"]
