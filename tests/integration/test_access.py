@@ -361,7 +361,8 @@ def in_duckdb(store: ObjectStore, folder, table):
 @pytest.mark.parametrize("tickers", [ODD, ["7203", "0700"]], ids=["odd", "numbers"])
 def test_polars_and_duckdb_read_what_the_tables_hold(market, curated, store, tmp_path, tickers):
     def table_of(statement):
-        return curated._warehouse.read(sql.SQL(statement))
+        with curated._warehouse.reader() as read:
+            return read(sql.SQL(statement))
 
     market.execute("delete from gold.prices where ticker <> all(%s)", (tickers,))
     add(market, set(tickers) - set(ODD))
@@ -450,7 +451,8 @@ def test_the_graph_exports_all_of_gold_and_again_just_what_changed(world):
     friday = SampleSource(market, lambda: date(2026, 11, 13))
 
     def held(statement):
-        return world.warehouse.read(sql.SQL(statement))
+        with world.warehouse.reader() as read:
+            return read(sql.SQL(statement))
 
     def run_export(names):
         run_config, tags = refresh_run(names, tickers)

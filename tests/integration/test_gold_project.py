@@ -118,7 +118,7 @@ def test_every_foreign_key_has_a_test_of_its_own():
 
 def test_a_ticker_whose_listing_changed_is_behind_in_gold(warehouse):
     load = SilverLoad("AAA", ["bronze/test/1"], 1, 0, LAST, LAST)
-    warehouse.record_silver_loads("daily_bars", [load], [], [])
+    warehouse.record_silver_loads("daily_bars", [load], [], [], warehouse.now())
     assert warehouse.tickers_behind_in_gold(["AAA"], "this project") == ["AAA"]
     with warehouse.gold_batch("batch", ["AAA"], built_by="this project"):
         pass
