@@ -13,8 +13,10 @@ import psycopg
 import pytest
 
 from stocks_assets.adapters import silver
+from stocks_assets.adapters.bronze import BronzeStore
 from stocks_assets.adapters.sources.replay import ReplaySource
 from stocks_assets.adapters.sources.sample import SampleSource
+from stocks_assets.domain.bronze_key import BronzeKey, content_hash
 from stocks_assets.domain.calendar import sessions
 from stocks_assets.domain.datasets import DAILY_BARS, WEEKLY_BARS, Call
 from stocks_assets.domain.outcomes import Data
@@ -26,6 +28,7 @@ TICKERS = MARKET.tickers(6)
 # Quarters in which the sample market pays dividends and splits, and a week in its middle.
 DAYS = [date(2025, 3, 5), date(2025, 3, 7), date(2025, 6, 30), date(2025, 9, 30), date(2025, 10, 1)]
 WEEKLY, DAILY = SILVER_TABLES["weekly_bars"], SILVER_TABLES["daily_bars"]
+INTRADAY = SILVER_TABLES["intraday_bars"]
 RECORDED = ["AAPL", "DELL", "IBM", "MSFT"]
 
 
@@ -476,3 +479,127 @@ def test_the_tables_themselves_take_sound_rows_and_no_others(warehouse):
                 insert(connection, table, provenance | sound)
             with pytest.raises(psycopg.errors.IntegrityError):
                 insert(connection, table, provenance | sound | wrong)
+
+
+# Objects that others put into the bucket, minute by minute
+
+SESSIONS = [str(day) for day in sessions(date(2026, 2, 23), date(2026, 2, 26))]
+
+
+def at(minute):
+    return datetime(2026, 3, 2, 12, minute, tzinfo=UTC)
+
+
+def put(store, dataset, minute, body, part=""):
+    key = BronzeKey(dataset, "A", at(minute), content_hash(body), part)
+    store.put_new(str(key), body, {})
+    return str(key)
+
+
+def load_all(bronze, warehouse, table, *, only_stale=True, accept_shorter=False):
+    """Load what is new of the one ticker; return what became of it."""
+    (result,) = silver.load(
+        bronze, warehouse, table, ["A"], only_stale=only_stale, accept_shorter=accept_shorter
+    )
+    return result
+
+
+def rebuild(bronze, warehouse, table):
+    (result,) = silver.rebuild(bronze, warehouse, table, ["A"])
+    return result
+
+
+def month(day, price=10):
+    """A payload of two bars of five minutes on `day`."""
+    prices = dict.fromkeys(["1. open", "2. high", "3. low", "4. close"], str(price))
+    series = {f"{day} 10:{minute}:00": prices | {"5. volume": "1"} for minute in ("00", "05")}
+    meta = {"6. Time Zone": "US/Eastern"}
+    return json.dumps({"Meta Data": meta, "Time Series (5min)": series}).encode()
+
+
+def months(warehouse):
+    return query(
+        warehouse, "select session_date::text, close from silver.intraday_bars order by starts_at"
+    )[::2]
+
+
+TORN = month("2026-02-03")[:-40]
+
+
+def test_a_torn_month_costs_no_other_one(bronze, store, warehouse):
+    january = put(store, "intraday_bars", 1, month("2026-01-05"), "2026-01")
+    torn = put(store, "intraday_bars", 2, TORN, "2026-02")
+    failed = load_all(bronze, warehouse, INTRADAY)
+    assert torn in failed.reason
+    assert january not in failed.reason
+    assert months(warehouse) == [("2026-01-05", 10)]
+    assert [key for _, key, _ in warehouse.rejections("intraday_bars").refused] == [torn]
+    february = put(store, "intraday_bars", 3, month("2026-02-03"), "2026-02")
+    loaded = load_all(bronze, warehouse, INTRADAY)
+    assert loaded.load.bronze_keys == [january, february]
+    assert loaded.load.row_count == 4
+    before = content(warehouse)
+    assert months(warehouse) == [("2026-01-05", 10), ("2026-02-03", 10)]
+    assert isinstance(rebuild(bronze, warehouse, INTRADAY), silver.Loaded)
+    assert content(warehouse) == before
+
+
+def test_rows_that_are_rejected_are_counted_over_the_months_of_a_load(bronze, store, warehouse):
+    for minute, day in ((1, "2026-01-05"), (2, "2026-02-03")):
+        body = month(day).replace(b'"10"', b'"-1"', 1)
+        put(store, "intraday_bars", minute, body, day[:7])
+    loaded = load_all(bronze, warehouse, INTRADAY)
+    assert loaded.load.rejected_count == 2
+    assert sum(loaded.rejected_by_rule.values()) >= 2
+
+
+class Unreachable(BronzeStore):
+    """A bucket that does not give one object away."""
+
+    withheld = ""
+
+    def read(self, key):
+        if str(key) == self.withheld:
+            raise ConnectionError("no answer")
+        return super().read(key)
+
+
+def test_no_object_is_loaded_ahead_of_one_that_could_not_be_had(bronze, store, warehouse):
+    unreachable = Unreachable(store, warehouse)
+    for minute in (1, 2, 3):
+        key = put(store, "weekly_bars", minute, vintage(minute))
+        if minute == 2:
+            unreachable.withheld = key
+    failed = load_all(unreachable, warehouse, WEEKLY)
+    assert unreachable.withheld in failed.reason
+    assert closes_of_week(warehouse, at(3)) == [1]
+    load_all(bronze, warehouse, WEEKLY)
+    assert [closes_of_week(warehouse, at(minute)) for minute in (1, 2, 3)] == [[1], [2], [3]]
+
+
+@pytest.mark.parametrize("error", [ConnectionError("no answer"), EOFError("torn")], ids=str)
+def test_a_rebuild_that_could_not_have_an_object_replaces_nothing(bronze, store, warehouse, error):
+    class Withholding(BronzeStore):
+        def read(self, key):
+            if str(key) == first:
+                raise error
+            return super().read(key)
+
+    first = put(store, "weekly_bars", 1, vintage(1))
+    put(store, "weekly_bars", 2, vintage(2))
+    load_all(bronze, warehouse, WEEKLY)
+    before = content(warehouse)
+    for _ in range(2):
+        failed = rebuild(Withholding(store, warehouse), warehouse, WEEKLY)
+        assert str(error) in failed.reason
+        assert first in failed.reason
+    assert content(warehouse) == before
+    assert warehouse.refused_objects("weekly_bars") == {}
+
+
+def vintage(close):
+    return payload(WEEKLY, [(FRIDAYS[0], close, close, 0.0, 1, 7)])
+
+
+def closes_of_week(warehouse, moment):
+    return as_of(warehouse, WEEKLY, moment)["close"].to_list()

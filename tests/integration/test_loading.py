@@ -233,7 +233,7 @@ def test_rows_that_break_rules_warn_up_to_the_tolerated_share_and_fail_above(
     key = "bronze/daily_bars/x"
     loaded = SilverLoad("A", [key], 100 - rejected, rejected, None, None)
     rows = [RejectedRow("A", key, "{}", ["close|min_exclusive"])] * rejected
-    warehouse.record_silver_loads("daily_bars", [loaded], rows, [key])
+    warehouse.record_silver_loads("daily_bars", [loaded], rows, [key], warehouse.now())
     check = {
         check.check_key.asset_key.path[1]: check
         for check in silver_checks(tolerated_share=tolerated)
