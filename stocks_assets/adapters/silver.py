@@ -564,15 +564,16 @@ def _explain_lack(
 
 
 def _with_origins(rows: pl.DataFrame, objects: Objects, table: SilverTable) -> pl.DataFrame:
-    """Say of each row which object it is from, and when that came."""
+    """Say of each row which object it is from, and since when it is known to hold.
+
+    That is when the newest of the objects came: where a file is withdrawn, it makes a row of the
+    vendor's hold that came long before.
+    """
     keys = {name: str(key) for name, key in objects.items()}
-    times = {name: key.fetched_at for name, key in objects.items()}
     return rows.select(
         *table.columns,
         pl.col("dataset").replace_strict(keys, return_dtype=pl.String).alias("bronze_key"),
-        pl.col("dataset")
-        .replace_strict(times, return_dtype=pl.Datetime("us", "UTC"))
-        .alias("known_at"),
+        pl.lit(_newest(objects).known_at, pl.Datetime("us", "UTC")).alias("known_at"),
     )
 
 

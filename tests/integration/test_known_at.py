@@ -603,3 +603,79 @@ def vintage(close):
 
 def closes_of_week(warehouse, moment):
     return as_of(warehouse, WEEKLY, moment)["close"].to_list()
+
+
+def vendors(*closes, adjusted=True):
+    """The vendor's payload with a bar a session, whole or as a free key gets it; None is no bar."""
+    further = (7.0, 0.0, 1, 7) if adjusted else ()
+    bars = zip(SESSIONS, closes, strict=False)
+    return payload(DAILY, [(day, close, *further) for day, close in bars if close is not None])
+
+
+def file(*closes, precedence="override"):
+    """What bronze keeps of a file with a bar a session; no bar: it is withdrawn."""
+    rows = [
+        {"session_date": day, "volume": "5"}
+        | dict.fromkeys(["open", "high", "low", "close"], str(close))
+        for day, close in zip(SESSIONS, closes, strict=False)
+        if close is not None
+    ]
+    return json.dumps({"source": "x.csv", "precedence": precedence, "rows": rows}).encode()
+
+
+def closes_as_of(warehouse, *minutes):
+    return [as_of(warehouse, DAILY, at(minute))["close"].to_list() for minute in minutes]
+
+
+@pytest.mark.parametrize("one_by_one", [True, False], ids=["one by one", "all at once"])
+def test_prices_are_known_as_files_came_and_went(bronze, store, warehouse, one_by_one):
+    arrivals = [
+        ("daily_bars", vendors(10, 11, 12), ""),
+        ("dropped_daily_bars", file(None, 99), "f"),
+        ("dropped_daily_bars", file(), "f"),
+        ("daily_bars", vendors(10, 21, 12), ""),
+        ("dropped_daily_bars", file(None, 98), "f"),
+        ("dropped_daily_bars", file(), "f"),
+    ]
+    for minute, (dataset, body, part) in enumerate(arrivals, start=1):
+        put(store, dataset, minute, body, part)
+        if one_by_one:
+            load_all(bronze, warehouse, DAILY)
+    if not one_by_one:
+        load_all(bronze, warehouse, DAILY)
+    known = [[10, close, 12] for close in (11, 99, 11, 21, 98, 21)]
+    assert closes_as_of(warehouse, *range(1, 7)) == known
+    assert query(warehouse, "select count(*) from silver.superseded_rows") == [(5,)]
+    now = "select close, source from silver.daily_bars order by session_date"
+    assert query(warehouse, now)[1] == (21, "vendor")
+    before = content(warehouse)
+    rebuild(bronze, warehouse, DAILY)
+    assert content(warehouse) == before
+
+
+def test_a_file_is_not_refused_with_the_reply_beside_it(bronze, store, warehouse):
+    days = [str(day) for day in sessions(date(2026, 1, 5), date(2026, 2, 20))]
+    bars = [(day, 8.0, 7.0, 0.0, 1, 7) for day in days]
+    put(store, "daily_bars", 1, payload(DAILY, bars))
+    load_all(bronze, warehouse, DAILY)
+    short = put(store, "daily_bars", 2, payload(DAILY, bars[:3]))
+    put(store, "dropped_daily_bars", 3, file(9), "f")
+    failed = load_all(bronze, warehouse, DAILY)
+    assert "3 rows where" in failed.reason
+    assert list(warehouse.refused_objects("daily_bars")) == [short]
+    before = as_of(warehouse, DAILY, at(3))
+    assert before["close"].to_list() == [8.0] * len(days) + [9]
+    rebuild(bronze, warehouse, DAILY)
+    assert as_of(warehouse, DAILY, at(3)).equals(before)
+
+
+def test_of_objects_that_came_together_the_bad_one_alone_is_refused(bronze, store, warehouse):
+    actions = SILVER_TABLES["corporate_actions"]
+    bad = put(store, "splits", 1, b'{"data": {}}')
+    paid = {"ex_dividend_date": SESSIONS[0], "amount": "0.5"}
+    put(store, "dividends", 2, json.dumps({"data": [paid]}).encode())
+    put(store, "daily_bars", 3, vendors(10, 11))
+    failed = load_all(bronze, warehouse, actions)
+    assert failed.reason.endswith(f"({bad})")
+    assert list(warehouse.refused_objects("corporate_actions")) == [bad]
+    assert query(warehouse, "select dividend_amount from silver.corporate_actions") == [(0.5,)]
