@@ -423,6 +423,7 @@ class _Loading:
                 self.table,
                 pl.concat([_with_origins(s.rows, read[t], self.table) for t, s in good.items()]),
                 {t: _newest(read[t]) for t, shaped in good.items() if self._says_all(shaped)},
+                unsure=self._unsure(good.values()),
                 accept_shorter=self.accept_shorter,
             )
             refused |= {ticker: _Refusal(why) for ticker, why in merged.refused.items()}
@@ -498,13 +499,17 @@ class _Loading:
         return self.warehouse.was_loaded(self.table.name, str(key))
 
     def _says_all(self, part: Shaped) -> bool:
-        """Tell whether rows that `part` has not are gone.
+        """Tell whether rows that `part` has not are gone."""
+        return self.table.date_column is not None and part.is_whole
 
-        Not where a row was rejected: what it meant is not known. In the list of the market such
-        rows are of securities that are no ticker.
+    def _unsure(self, parts: Iterable[Shaped]) -> pl.DataFrame | None:
+        """Return the keys of rejected rows: what is stored under them may be what they meant.
+
+        In the list of the market such rows are of securities that are no ticker.
         """
-        has_all = part.rejected.is_empty() or self.table.is_of_market
-        return self.table.date_column is not None and part.is_whole and has_all
+        if self.table.is_of_market:
+            return None
+        return pl.concat(part.rejected.select(self.table.primary_key) for part in parts)
 
 
 def _record(

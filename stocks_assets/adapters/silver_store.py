@@ -81,13 +81,16 @@ class SilverStore:
         given: pl.DataFrame,
         whole: Mapping[str, Origin],
         *,
+        unsure: pl.DataFrame | None = None,
         accept_shorter: bool = False,
     ) -> Merged:
         """Merge `given` into `table`; what it supersedes is kept. One merge runs at a time.
 
         `given` has the table's business columns, `bronze_key` and `known_at`, and no key twice. Of
-        the tickers in `whole` it has all rows there are: those stored beyond them are removed. A
-        whole history much shorter than the stored one is refused unless `accept_shorter`.
+        the tickers in `whole` it has all rows there are: those stored beyond them are removed, but
+        not those under the keys `unsure`, of rows that were given and say nothing sound; where such
+        a key has a null, none of its ticker. A whole history much shorter than the stored one is
+        refused unless `accept_shorter`.
         """
         key = table.primary_key
         given = _with_version(given, table)
@@ -103,7 +106,8 @@ class SilverStore:
             accept_shorter = True
         with self._warehouse.lock(f"{self._schema} load"):
             versions = self._versions(table, given, list(whole))
-            refused = {} if accept_shorter else _suspicious(given, versions, whole)
+            unsure = versions.select(key).clear() if unsure is None else unsure
+            refused = {} if accept_shorter else _suspicious(given, unsure, versions, whole)
             given = given.filter(~pl.col("ticker").is_in(list(refused)))
             delta = given.join(
                 versions.rename({"row_version": "_stored"}), on=key, how="left"
@@ -111,6 +115,10 @@ class SilverStore:
             gone = versions.filter(
                 pl.col("ticker").is_in([ticker for ticker in whole if ticker not in refused])
             ).join(given, on=key, how="anti")
+            has_no_key = pl.any_horizontal(pl.col(key).is_null())
+            gone = gone.join(unsure, on=key, how="anti").join(
+                unsure.filter(has_no_key), on="ticker", how="anti"
+            )
             superseded = pl.concat(
                 [delta.filter(pl.col("_stored").is_not_null()).select(key), gone.select(key)]
             )
@@ -334,11 +342,15 @@ def _spans(rows: pl.DataFrame, key: Sequence[str], whole: Sequence[str]) -> dict
 
 
 def _suspicious(
-    given: pl.DataFrame, versions: pl.DataFrame, whole: Mapping[str, Origin]
+    given: pl.DataFrame,
+    unsure: pl.DataFrame,
+    versions: pl.DataFrame,
+    whole: Mapping[str, Origin],
 ) -> dict[str, str]:
     """Return the tickers whose whole history is much shorter than the stored one, and why."""
     stored = dict(versions.group_by("ticker").len().iter_rows())
-    came = dict(given.group_by("ticker").len().iter_rows())
+    together = pl.concat([given.select("ticker"), unsure.select("ticker")])
+    came = dict(together.group_by("ticker").len().iter_rows())
     return {
         ticker: _SHORTER.format(came.get(ticker, 0), "rows", stored[ticker])
         for ticker in whole

@@ -679,3 +679,39 @@ def test_of_objects_that_came_together_the_bad_one_alone_is_refused(bronze, stor
     assert failed.reason.endswith(f"({bad})")
     assert list(warehouse.refused_objects("corporate_actions")) == [bad]
     assert query(warehouse, "select dividend_amount from silver.corporate_actions") == [(0.5,)]
+
+
+def test_a_history_is_too_short_whether_or_not_a_row_of_it_is_bad(bronze, store, warehouse):
+    days = [str(day) for day in sessions(date(2026, 1, 5), date(2026, 2, 20))]
+    bars = [(day, 8.0, 7.0, 0.0, 1, 7) for day in days]
+    put(store, "daily_bars", 1, payload(DAILY, bars))
+    load_all(bronze, warehouse, DAILY)
+    bad = (days[1], -8.0, 7.0, 0.0, 1, 7)
+    put(store, "daily_bars", 2, payload(DAILY, [bars[0], bad, bars[2]]))
+    assert "3 rows where" in load_all(bronze, warehouse, DAILY).reason
+    # So many bad rows are no loss of rows.
+    put(
+        store,
+        "daily_bars",
+        3,
+        payload(DAILY, [(day, -8.0, *rest) for day, _, *rest in bars[:4]] + bars[4:]),
+    )
+    loaded = load_all(bronze, warehouse, DAILY)
+    assert loaded.load.rejected_count == 4
+    assert len(closes_as_of(warehouse, 3)[0]) == len(days)
+
+
+@pytest.mark.parametrize(
+    ("label", "left"),
+    [(SESSIONS[2], [10, 12, 13]), ("no date", [10, 11, 12, 13])],
+    ids=["of a session", "of no session"],
+)
+def test_a_bad_row_keeps_what_it_may_have_meant_and_nothing_else(
+    bronze, store, warehouse, label, left
+):
+    put(store, "daily_bars", 1, vendors(10, 11, 12))
+    load_all(bronze, warehouse, DAILY)
+    good = [(SESSIONS[0], 10, 7.0, 0.0, 1, 7), (SESSIONS[3], 13, 7.0, 0.0, 1, 7)]
+    put(store, "daily_bars", 2, payload(DAILY, [*good, (label, -12, 7.0, 0.0, 1, 7)]))
+    load_all(bronze, warehouse, DAILY)
+    assert closes_as_of(warehouse, 2) == [left]

@@ -452,7 +452,8 @@ def test_every_shaped_frame_has_the_columns_and_types_of_its_schema():
         shaped = table.shape("A", payloads[name])
         types = table.schema.create_empty().select(table.columns).schema
         assert dict(shaped.rows.schema) == {**types, "dataset": pl.String()}
-        assert shaped.rejected.columns == ["dataset", "row_values", "rules"]
+        expected = ["dataset", "row_values", "rules", *table.primary_key]
+        assert shaped.rejected.columns == expected
 
 
 SESSIONS = calendar.sessions(date(2024, 1, 2), date(2024, 6, 28))

@@ -17,9 +17,7 @@ _FIRST_KNOWN_SESSION = date(1960, 1, 1)
 # Three letters name an exchange elsewhere (.LON, .TRT, .SHH), fewer a class of shares.
 _LISTED_ELSEWHERE = r"\.[A-Z]{3}$"
 _KEY_RULE = "primary_key"
-_NOTHING_REJECTED = pl.DataFrame(
-    schema={"dataset": pl.String, "row_values": pl.String, "rules": pl.List(pl.String)}
-)
+_REJECTED = {"dataset": pl.String(), "row_values": pl.String(), "rules": pl.List(pl.String())}
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +26,9 @@ class Shaped:
 
     `rows` has the columns of the table's schema, no key twice, in no given order; `rejected` has
     `row_values` (the raw row as JSON) and `rules` (names of the rules that it breaks). Both have
-    `dataset`, the input of each row. `is_whole` tells whether the payload has the whole history:
-    then what it has not is not.
+    `dataset`, the input of each row, and the columns of the key, null where a rejected row has none
+    that can be read. `is_whole` tells whether the payload has the whole history: then what it has
+    not is not.
     """
 
     rows: pl.DataFrame
@@ -59,12 +58,14 @@ def check(schema: type[dy.Schema], readings: Sequence[Reading], as_of: date) -> 
     good = good.select(*stored, "dataset", "reading")
     rows = _by_reading(good)
     nothing = good.clear().drop("reading")
+    key = schema.primary_key()
+    nothing_rejected = pl.DataFrame(schema=_REJECTED | {name: good.schema[name] for name in key})
     return [
         Shaped(
             rows.get(number, nothing),
-            _with_raw_values(rejected[number], reading)
+            _with_raw_values(rejected[number], reading, key)
             if number in rejected
-            else _NOTHING_REJECTED,
+            else nothing_rejected,
             reading.is_whole,
         )
         for number, reading in enumerate(readings)
@@ -120,7 +121,7 @@ def _by_reading(frame: pl.DataFrame) -> dict[int, pl.DataFrame]:
     return {int(number): part for (number,), part in parts.items()}
 
 
-def _with_raw_values(bad: pl.DataFrame, reading: Reading) -> pl.DataFrame:
+def _with_raw_values(bad: pl.DataFrame, reading: Reading, key: Sequence[str]) -> pl.DataFrame:
     raw = reading.raw()
     values = [json.dumps(storable(raw[number]), ensure_ascii=False) for number in bad["row_number"]]
-    return bad.select("dataset", pl.Series("row_values", values, dtype=pl.String), "rules")
+    return bad.select("dataset", pl.Series("row_values", values, dtype=pl.String), "rules", *key)
