@@ -106,7 +106,7 @@ def _load(
     for dataset in table.inputs:
         bronze.sync_index(dataset)
     began_at = warehouse.now()
-    late = warehouse.tickers_with_late_objects(table.name, tickers) if only_stale else set()
+    late = warehouse.tickers_with_late_objects(table.name, tickers)
     steps: list[_Step] = []
     loaded_from: dict[str, Objects] = {}
     for start in range(0, len(tickers), _TICKERS_PER_STEP):
@@ -123,8 +123,11 @@ def _load(
         loading = _Loading(bronze, warehouse, store, table, began_at, accept_shorter)
         yield from loading.run(steps, loaded_from)
     if late:
-        # Nobody has decided to take what was refused.
-        refused = warehouse.refused_objects(table.name)
+        refused = set(warehouse.refused_objects(table.name))
+        if accept_shorter:
+            # That somebody decides to take the newest says nothing of what was refused before.
+            newest = bronze.newest_of(table.inputs, sorted(late))
+            refused -= {text for objects in newest.values() for text in _texts(objects)}
         yield from _rebuild(bronze, warehouse, table, sorted(late), without=refused)
 
 

@@ -715,3 +715,32 @@ def test_a_bad_row_keeps_what_it_may_have_meant_and_nothing_else(
     put(store, "daily_bars", 2, payload(DAILY, [*good, (label, -12, 7.0, 0.0, 1, 7)]))
     load_all(bronze, warehouse, DAILY)
     assert closes_as_of(warehouse, 2) == [left]
+
+
+def test_who_asks_for_a_ticker_by_name_gets_all_that_is_pending_in_order(bronze, store, warehouse):
+    for minute in (1, 2):
+        put(store, "weekly_bars", minute, vintage(minute))
+    for minute in (3, 4):
+        put(store, "weekly_bars", minute, vintage(minute))
+        load_all(bronze, warehouse, WEEKLY, only_stale=False)
+    put(store, "weekly_bars", 0, vintage(5))
+    loaded = load_all(bronze, warehouse, WEEKLY, only_stale=False)
+    known = [closes_of_week(warehouse, at(minute)) for minute in range(5)]
+    assert known == [[5], [1], [2], [3], [4]]
+    with warehouse.connect() as connection:
+        connection.execute("update silver.weekly_bars set close = low, row_version = 0")
+    again = load_all(bronze, warehouse, WEEKLY, only_stale=False)
+    assert again.load == loaded.load
+    assert closes_of_week(warehouse, at(5)) == [4]
+
+
+def test_who_asks_for_months_by_name_gets_each_of_them_loaded_again(bronze, store, warehouse):
+    for minute, day in ((1, "2026-01-05"), (2, "2026-02-03")):
+        put(store, "intraday_bars", minute, month(day), day[:7])
+    load_all(bronze, warehouse, INTRADAY)
+    expected = months(warehouse)
+    with warehouse.connect() as connection:
+        connection.execute("delete from silver.intraday_bars where session_date < '2026-02-01'")
+    put(store, "intraday_bars", 3, month("2026-03-02"), "2026-03")
+    load_all(bronze, warehouse, INTRADAY, only_stale=False)
+    assert months(warehouse) == [*expected, ("2026-03-02", 10)]
