@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from gzip import BadGzipFile
 from typing import TypeVar
 
@@ -18,7 +18,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from stocks_assets.adapters import loader
 from stocks_assets.adapters.bronze import BronzeStore, Failed, Skipped, Waiting
-from stocks_assets.adapters.silver_store import SCHEMA, Origin, SilverStore, is_too_short
+from stocks_assets.adapters.silver_store import SCHEMA, Origin, SilverStore, Withdrawn, is_too_short
 from stocks_assets.adapters.warehouse import RejectedRow, SilverLoad, Warehouse
 from stocks_assets.domain.bronze_key import BronzeKey
 from stocks_assets.domain.calendar import exchange_calendar_frame
@@ -218,9 +218,14 @@ def _pending(
         line = timelines[ticker]
         loaded = [key for key in line if str(key) in done.get(ticker, ())]
         since = max((key.fetched_at for key in loaded), default=None)
-        # Without a known object to go on from, as in another bucket, all of them are new.
-        new = [key for key in line if since is None or key.fetched_at > since]
-        new = [key for key in new if str(key) not in done.get(ticker, ())]
+        # Without a known object to go on from, as in another bucket, all of them are new. A newest
+        # one that was refused fails until a better one comes, also where others were loaded since.
+        new = [
+            key
+            for key in line
+            if str(key) not in done.get(ticker, ())
+            and (since is None or key.fetched_at > since or key in objects.values())
+        ]
         before[ticker] = {key.payload_name: key for key in loaded}
         groups[ticker] = _groups(table, new)
         if not only_stale:
@@ -395,7 +400,9 @@ class _Loading:
         shaped: dict[str, Shaped | _Refusal] = {
             t: p for t, p in payloads.items() if isinstance(p, _Refusal)
         }
-        for ticker, part in self.table.shape_many(readable).items():
+        # By the clock, what a replay comes to would depend on when it runs.
+        days = {t: _newest(read[t]).known_at.astimezone(UTC).date() for t in readable}
+        for ticker, part in self.table.shape_many(readable, days).items():
             shaped[ticker] = _believable(part)
         return {ticker: _Part(new[ticker], read[ticker], shaped[ticker]) for ticker in new}
 
@@ -420,13 +427,26 @@ class _Loading:
         parts = self._as_things_stand(parts)
         good = {t: part.shaped for t, part in parts.items() if isinstance(part.shaped, Shaped)}
         refused = {t: part.shaped for t, part in parts.items() if isinstance(part.shaped, _Refusal)}
+        rows = {
+            ticker: _with_origins(shaped.rows, parts[ticker].read, self.table)
+            for ticker, shaped in good.items()
+        }
+        withdrawn = {}
+        for ticker in [t for t, shaped in good.items() if not shaped.is_whole]:
+            if names := self._replaced_files(ticker, parts[ticker]):
+                found = self._withdrawn(ticker, parts[ticker], names, rows[ticker])
+                if isinstance(found, _Refusal):
+                    refused[ticker] = found
+                    del good[ticker], rows[ticker]
+                else:
+                    rows[ticker], withdrawn[ticker] = found
         if good:
-            read = {ticker: parts[ticker].read for ticker in good}
             merged = self.store.merge(
                 self.table,
-                pl.concat([_with_origins(s.rows, read[t], self.table) for t, s in good.items()]),
-                {t: _newest(read[t]) for t, shaped in good.items() if self._says_all(shaped)},
+                pl.concat(rows.values()),
+                {t: _newest(parts[t].read) for t, shaped in good.items() if self._says_all(shaped)},
                 unsure=self._unsure(good.values()),
+                withdrawn=withdrawn,
                 accept_shorter=self.accept_shorter,
             )
             refused |= {ticker: _Refusal(why) for ticker, why in merged.refused.items()}
@@ -444,6 +464,53 @@ class _Loading:
             if part.read != self._to_read(part.new, state[ticker])
         }
         return parts | self._shape(astray, state) if astray else parts
+
+    def _replaced_files(self, ticker: str, part: _Part) -> list[str]:
+        """Return the payloads of files that have been in the inbox before."""
+        state = self.progress[ticker].state
+        return [
+            name
+            for name, key in part.new.items()
+            if key.dataset in DROPPED and state.get(name, key) != key
+        ]
+
+    def _withdrawn(
+        self, ticker: str, part: _Part, names: Collection[str], rows: pl.DataFrame
+    ) -> tuple[pl.DataFrame, Withdrawn] | _Refusal:
+        """Return `rows` with those that hold in place of what the files `names` give no more.
+
+        Those are the vendor's of the newest object that has them: the window of a free key may have
+        gone on since. What no object has is withdrawn.
+        """
+        key, came = self.table.primary_key, _newest(part.read)
+        lacking = self.store.keys_of(self.table, ticker, names).join(rows, on=key, how="anti")
+        for older in self._older(ticker, part, came) if not lacking.is_empty() else ():
+            objects = {older.payload_name: older}
+            shaped = self._shape({ticker: objects}, {ticker: {}})[ticker].shaped
+            if isinstance(shaped, Shaped):
+                found = _with_origins(shaped.rows, objects, self.table)
+                found = found.join(lacking, on=key, how="semi")
+                known_at = pl.lit(came.known_at, rows.schema["known_at"])
+                rows = pl.concat([rows, found.with_columns(known_at=known_at)])
+                lacking = lacking.join(found, on=key, how="anti")
+                if shaped.is_whole or lacking.is_empty():
+                    break
+            elif shaped.key:
+                return shaped
+        return rows, Withdrawn(came, lacking)
+
+    def _older(self, ticker: str, part: _Part, came: Origin) -> list[BronzeKey]:
+        """Return the vendor's objects before those of `part`, newest first, but for refused ones."""
+        refused = self.warehouse.refused_objects(self.table.name)
+        line = self.bronze.timelines(self.table.inputs, [ticker])[ticker]
+        return [
+            key
+            for key in reversed(line)
+            if key.fetched_at <= came.known_at
+            and key.dataset not in DROPPED
+            and key not in part.read.values()
+            and str(key) not in refused
+        ]
 
     def _note_loaded(
         self,

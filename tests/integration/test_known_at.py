@@ -533,7 +533,7 @@ def test_a_torn_month_costs_no_other_one(bronze, store, warehouse):
     assert torn in failed.reason
     assert january not in failed.reason
     assert months(warehouse) == [("2026-01-05", 10)]
-    assert [key for _, key, _ in warehouse.rejections("intraday_bars").refused] == [torn]
+    assert list(warehouse.refused_objects("intraday_bars")) == [torn]
     february = put(store, "intraday_bars", 3, month("2026-02-03"), "2026-02")
     loaded = load_all(bronze, warehouse, INTRADAY)
     assert loaded.load.bronze_keys == [january, february]
@@ -667,6 +667,9 @@ def test_a_file_is_not_refused_with_the_reply_beside_it(bronze, store, warehouse
     assert before["close"].to_list() == [8.0] * len(days) + [9]
     rebuild(bronze, warehouse, DAILY)
     assert as_of(warehouse, DAILY, at(3)).equals(before)
+    assert load_all(bronze, warehouse, DAILY).reason == failed.reason
+    accepted = load_all(bronze, warehouse, DAILY, only_stale=False, accept_shorter=True)
+    assert accepted.load.row_count == 4
 
 
 def test_of_objects_that_came_together_the_bad_one_alone_is_refused(bronze, store, warehouse):
@@ -744,3 +747,11 @@ def test_who_asks_for_months_by_name_gets_each_of_them_loaded_again(bronze, stor
     put(store, "intraday_bars", 3, month("2026-03-02"), "2026-03")
     load_all(bronze, warehouse, INTRADAY, only_stale=False)
     assert months(warehouse) == [*expected, ("2026-03-02", 10)]
+
+
+def test_what_was_ahead_of_an_object_is_refused_whenever_silver_runs(bronze, store, warehouse):
+    later = [str(day) for day in sessions(date(2026, 3, 2), date(2026, 3, 3))]
+    put(store, "daily_bars", 1, payload(DAILY, [(day, 10, 7.0, 0.0, 1, 7) for day in later]))
+    loaded = load_all(bronze, warehouse, DAILY)
+    assert (loaded.load.row_count, loaded.load.rejected_count) == (1, 1)
+    assert "session_is_not_in_the_future" in loaded.rejected_by_rule

@@ -36,18 +36,22 @@ class Shaped:
     is_whole: bool = True
 
 
-def check(schema: type[dy.Schema], readings: Sequence[Reading], as_of: date) -> list[Shaped]:
-    """Tell the good rows of each reading from those that break a rule of `schema` on day `as_of`.
+def check(
+    schema: type[dy.Schema], readings: Sequence[Reading], as_of: Sequence[date]
+) -> list[Shaped]:
+    """Tell the good rows of each reading from those that break a rule of `schema` on its day.
 
     All are checked in one go, as a check takes milliseconds however few rows it has.
     """
     if not readings:
         return []
     together = pl.concat(
-        reading.frame.with_columns(pl.lit(number, dtype=pl.UInt32).alias("reading"))
-        for number, reading in enumerate(readings)
+        reading.frame.with_columns(
+            pl.lit(number, dtype=pl.UInt32).alias("reading"), pl.lit(day).alias("as_of")
+        )
+        for number, (reading, day) in enumerate(zip(readings, as_of, strict=True))
     )
-    checked = schema.filter(_with_circumstances(together, schema, as_of))
+    checked = schema.filter(_with_circumstances(together, schema, max(as_of)))
     good: pl.DataFrame = checked.result
     rejected: dict[int, pl.DataFrame] = {}
     if len(checked.failure):
@@ -72,15 +76,15 @@ def check(schema: type[dy.Schema], readings: Sequence[Reading], as_of: date) -> 
     ]
 
 
-def _with_circumstances(frame: pl.DataFrame, schema: type[dy.Schema], as_of: date) -> pl.DataFrame:
-    """Add what the rules hold a row against."""
-    frame = frame.with_columns(pl.lit(as_of).alias("as_of"))
+def _with_circumstances(frame: pl.DataFrame, schema: type[dy.Schema], last: date) -> pl.DataFrame:
+    """Add what the rules hold a row against, where `last` is the last `as_of`."""
     if "is_session" not in schema.column_names():
         return frame
     return frame.with_columns(
         # A day that is no date breaks another rule.
         pl.col("session_date")
-        .is_in(_sessions(as_of))
+        .is_in(_sessions(last.year))
+        .and_(pl.col("session_date") <= pl.col("as_of"))
         .fill_null(value=True)
         .or_(pl.col("ticker").str.contains(_LISTED_ELSEWHERE))
         .alias("is_session")
@@ -88,8 +92,9 @@ def _with_circumstances(frame: pl.DataFrame, schema: type[dy.Schema], as_of: dat
 
 
 @lru_cache(maxsize=2)
-def _sessions(until: date) -> pl.Series:
-    return pl.Series([calendar.sessions(_FIRST_KNOWN_SESSION, until)], dtype=pl.List(pl.Date))
+def _sessions(until_year: int) -> pl.Series:
+    sessions = calendar.sessions(_FIRST_KNOWN_SESSION, date(until_year, 12, 31))
+    return pl.Series([sessions], dtype=pl.List(pl.Date))
 
 
 def _settle(schema: type[dy.Schema], failure: dy.FailureInfo) -> tuple[pl.DataFrame, pl.DataFrame]:
