@@ -500,7 +500,7 @@ class _Loading:
         return rows, Withdrawn(came, lacking)
 
     def _older(self, ticker: str, part: _Part, came: Origin) -> list[BronzeKey]:
-        """Return the vendor's objects before those of `part`, newest first, but for refused ones."""
+        """Return the vendor's objects before those of `part`, newest first, refused ones apart."""
         refused = self.warehouse.refused_objects(self.table.name)
         line = self.bronze.timelines(self.table.inputs, [ticker])[ticker]
         return [
