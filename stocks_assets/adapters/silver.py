@@ -9,7 +9,8 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from datetime import date, datetime
+from datetime import UTC, date, datetime
+from gzip import BadGzipFile
 from typing import TypeVar
 
 import polars as pl
@@ -17,7 +18,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from stocks_assets.adapters import loader
 from stocks_assets.adapters.bronze import BronzeStore, Failed, Skipped, Waiting
-from stocks_assets.adapters.silver_store import SCHEMA, Origin, SilverStore, is_too_short
+from stocks_assets.adapters.silver_store import SCHEMA, Origin, SilverStore, Withdrawn, is_too_short
 from stocks_assets.adapters.warehouse import RejectedRow, SilverLoad, Warehouse
 from stocks_assets.domain.bronze_key import BronzeKey
 from stocks_assets.domain.calendar import exchange_calendar_frame
@@ -30,8 +31,10 @@ _TICKERS_PER_STEP = 16
 # Bounds memory: a load is merged when it has so many rows.
 _ROWS_PER_LOAD = 200_000
 _DOWNLOADS_AT_ONCE = 8
-# What a missing, truncated or damaged object comes to.
-_UNREADABLE = (BotoCoreError, ClientError, OSError, EOFError, zlib.error)
+# What it comes to that an object is truncated or damaged, and that it cannot be had.
+_DAMAGED = (BadGzipFile, EOFError, zlib.error)
+_NOT_HAD = (BotoCoreError, ClientError, OSError)
+_DAMAGED_REASON = "it cannot be unpacked, or is gone: "
 _CALENDAR_START = date(1960, 1, 1)
 # A payload is refused whole if so many of its rows, and more than half of them, break a rule.
 _MANY_REJECTED = 5
@@ -52,8 +55,9 @@ class Loaded:
 
     @property
     def rejected_by_rule(self) -> Mapping[str, int]:
-        """How many rows broke each rule."""
-        return Counter(rule for row in self.rejected_rows for rule in row.rules)
+        """How many rows of the objects that it is loaded from broke each rule."""
+        rows = (row for row in self.rejected_rows if row.bronze_key in self.load.bronze_keys)
+        return Counter(rule for row in rows for rule in row.rules)
 
     @property
     def ticker(self) -> str:
@@ -77,9 +81,12 @@ def load(
 
     With `only_stale`, the objects since the last load are loaded in their order, and a ticker that
     has none is passed over; one with an object that came late, after newer ones had been loaded, is
-    built anew from all of its objects. Without it, the newest ones are loaded, again if need be. A
-    ticker whose payload cannot be read or believed fails alone; a load that fails takes its tickers
-    with it. One process at a time loads a table, so that none goes back behind another.
+    built anew from all of its objects. Without it, the newest ones are then loaded again.
+
+    An object that cannot be believed is passed over, later ones are loaded, and its ticker fails
+    unless one of them is newer of the same. After an object that cannot be had, no later one of its
+    ticker is loaded. A load that fails takes its tickers with it. One process at a time loads a
+    table, so that none goes back behind another.
     """
     with warehouse.lock(f"load {table.name}"):
         yield from _load(
@@ -99,8 +106,9 @@ def _load(
     for dataset in table.inputs:
         bronze.sync_index(dataset)
     began_at = warehouse.now()
-    late = warehouse.tickers_with_late_objects(table.name, tickers) if only_stale else set()
+    late = warehouse.tickers_with_late_objects(table.name, tickers)
     steps: list[_Step] = []
+    loaded_from: dict[str, Objects] = {}
     for start in range(0, len(tickers), _TICKERS_PER_STEP):
         batch = tickers[start : start + _TICKERS_PER_STEP]
         newest = bronze.newest_of(table.inputs, batch)
@@ -108,12 +116,18 @@ def _load(
             warehouse, table, [ticker for ticker in batch if not newest[ticker]], only_stale
         )
         in_order = {ticker: objects for ticker, objects in newest.items() if ticker not in late}
-        steps += _steps(bronze, warehouse, table, in_order, only_stale=only_stale)
+        groups, before = _pending(bronze, warehouse, table, in_order, only_stale=only_stale)
+        steps += _steps(groups)
+        loaded_from |= before
     with SilverStore(warehouse) as store:
-        yield from _Loading(bronze, warehouse, store, table, began_at, accept_shorter).run(steps)
+        loading = _Loading(bronze, warehouse, store, table, began_at, accept_shorter)
+        yield from loading.run(steps, loaded_from)
     if late:
-        # Nobody has decided to take what was refused.
-        refused = warehouse.refused_objects(table.name)
+        refused = set(warehouse.refused_objects(table.name))
+        if accept_shorter:
+            # That somebody decides to take the newest says nothing of what was refused before.
+            newest = bronze.newest_of(table.inputs, sorted(late))
+            refused -= {text for objects in newest.values() for text in _texts(objects)}
         yield from _rebuild(bronze, warehouse, table, sorted(late), without=refused)
 
 
@@ -123,11 +137,13 @@ def rebuild(
     """Build `table` and its history for `tickers` anew from all objects in bronze.
 
     The result takes the place of what was stored when all tickers are done; a ticker that fails
-    keeps what it has.
+    keeps what it has, and so does one with any object that cannot be had.
     """
     # What is stored without them is to come out without them.
     refused = warehouse.refused_objects(table.name).items()
-    without = {key for key, reason in refused if is_too_short(reason)}
+    without = {
+        key for key, reason in refused if is_too_short(reason) or reason.startswith(_DAMAGED_REASON)
+    }
     with warehouse.lock(f"load {table.name}"):
         yield from _rebuild(bronze, warehouse, table, tickers, without=without)
 
@@ -147,19 +163,16 @@ def _rebuild(
     for start in range(0, len(tickers), _TICKERS_PER_STEP):
         timelines = bronze.timelines(table.inputs, tickers[start : start + _TICKERS_PER_STEP])
         lines = {t: [k for k in line if str(k) not in without] for t, line in timelines.items()}
-        steps += _in_steps(table, {t: (line, {}) for t, line in lines.items() if line})
+        steps += _steps({t: _groups(table, line) for t, line in lines.items() if line})
     live = SilverStore(warehouse)
     with live.shadow(table) as store:
         loading = _Loading(
             bronze, warehouse, store, table, began_at, accept_shorter=True, is_rebuild=True
         )
-        results = list(loading.run(steps))
+        results = list(loading.run(steps, {}))
         loaded = [result for result in results if isinstance(result, Loaded)]
         live.take_over(table, [result.ticker for result in loaded])
     _record(warehouse, table, loaded, began_at)
-    done = {result.ticker for result in loaded}
-    read = [key for ticker, keys in loading.read if ticker in done for key in keys]
-    warehouse.record_loaded_objects(table.name, read, began_at)
     yield from results
 
 
@@ -173,93 +186,158 @@ def load_exchange_calendar(warehouse: Warehouse, today: date) -> pl.DataFrame:
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """One load: for each ticker the objects to read, and those that it is then loaded from.
+    """For each ticker what to load next; `last_for` are the tickers that have no further step."""
 
-    `last_for` are the tickers that have no further step.
-    """
-
-    read: Mapping[str, Objects]
-    loaded_from: Mapping[str, Objects]
+    new: Mapping[str, Objects]
     last_for: frozenset[str]
 
-    def with_step(self, other: "_Step") -> "_Step":
-        """Return both in one; they have no ticker in common."""
-        return _Step(
-            {**self.read, **other.read},
-            {**self.loaded_from, **other.loaded_from},
-            self.last_for | other.last_for,
-        )
 
-
-def _steps(
+def _pending(
     bronze: BronzeStore,
     warehouse: Warehouse,
     table: SilverTable,
     newest: Mapping[str, Objects],
     *,
     only_stale: bool,
-) -> list[_Step]:
-    """Return the loads that bring the tickers of one batch up to their newest objects."""
+) -> tuple[dict[str, list[Objects]], dict[str, Objects]]:
+    """Return, for the tickers of one batch, what is to be loaded in turn, and what is loaded."""
     having = {ticker: objects for ticker, objects in newest.items() if objects}
-    if not only_stale:
-        return [_Step(having, having, frozenset(having))] if having else []
     done = {
         ticker: set(load.bronze_keys)
         for ticker, load in warehouse.silver_loads(table.name, list(having)).items()
     }
     stale = [t for t, objects in having.items() if done.get(t) != set(_texts(objects))]
     timelines = bronze.timelines(table.inputs, stale) if stale else {}
-    pending = {}
-    for ticker, line in timelines.items():
+    groups, before = {}, {}
+    for ticker, objects in having.items():
+        if ticker not in timelines:
+            before[ticker] = objects
+            if not only_stale:
+                groups[ticker] = _again(table, objects, objects, [])
+            continue
+        line = timelines[ticker]
         loaded = [key for key in line if str(key) in done.get(ticker, ())]
         since = max((key.fetched_at for key in loaded), default=None)
-        # Without a known object to go on from, as in another bucket, all of them are new.
-        new = [key for key in line if since is None or key.fetched_at > since]
-        pending[ticker] = (
-            [key for key in new if str(key) not in done.get(ticker, ())],
-            {key.payload_name: key for key in loaded},
-        )
-    return _in_steps(table, pending)
+        # Without a known object to go on from, as in another bucket, all of them are new. A newest
+        # one that was refused fails until a better one comes, also where others were loaded since.
+        new = [
+            key
+            for key in line
+            if str(key) not in done.get(ticker, ())
+            and (since is None or key.fetched_at > since or key in objects.values())
+        ]
+        before[ticker] = {key.payload_name: key for key in loaded}
+        groups[ticker] = _groups(table, new)
+        if not only_stale:
+            groups[ticker] += _again(table, objects, before[ticker], new)
+    return {ticker: made for ticker, made in groups.items() if made}, before
 
 
-def _in_steps(
-    table: SilverTable,
-    pending: Mapping[str, tuple[Sequence[BronzeKey], Objects]],
-) -> list[_Step]:
-    """Put the objects that are to be loaded into steps; a step has one of each payload at most."""
-    rounds = {
-        ticker: list(_rounds(table, line, before)) for ticker, (line, before) in pending.items()
-    }
+def _groups(table: SilverTable, line: Sequence[BronzeKey]) -> list[Objects]:
+    """Put objects that came in this order into groups to load one after the other.
+
+    Those of different payloads that the vendor gave one after the other are one group; a file is
+    one by itself, as it has rows of the vendor's keys, and so is an object of a table in parts.
+    """
+    groups: list[dict[str, BronzeKey]] = []
+    is_open = False
+    for key in line:
+        stands_alone = table.is_in_parts or key.dataset in DROPPED
+        if stands_alone or not is_open or key.payload_name in groups[-1]:
+            groups.append({})
+        groups[-1][key.payload_name] = key
+        is_open = not stands_alone
+    return list[Objects](groups)
+
+
+def _again(
+    table: SilverTable, newest: Objects, before: Objects, pending: Sequence[BronzeKey]
+) -> list[Objects]:
+    """Return what is left to load of the `newest` objects when `pending` ones are loaded."""
+    if table.is_in_parts:
+        return [{name: key} for name, key in newest.items() if key not in pending]
+    after = {**before, **{key.payload_name: key for key in pending}}
+    return [] if pending and after == newest else [newest]
+
+
+def _steps(groups: Mapping[str, Sequence[Objects]]) -> list[_Step]:
+    """Return steps of many tickers: the first groups of all of them, then the second ones."""
     steps = []
-    for number in range(max(map(len, rounds.values()), default=0)):
-        now = {ticker: made[number] for ticker, made in rounds.items() if number < len(made)}
-        steps.append(
-            _Step(
-                {ticker: read for ticker, (read, _) in now.items()},
-                {ticker: state for ticker, (_, state) in now.items()},
-                frozenset(ticker for ticker in now if number == len(rounds[ticker]) - 1),
-            )
-        )
+    for number in range(max(map(len, groups.values()), default=0)):
+        now = {ticker: made[number] for ticker, made in groups.items() if number < len(made)}
+        last_for = frozenset(t for t in now if number == len(groups[t]) - 1)
+        steps.append(_Step(now, last_for))
     return steps
 
 
-def _rounds(
-    table: SilverTable, line: Sequence[BronzeKey], before: Objects
-) -> Iterator[tuple[Objects, Objects]]:
-    """Yield what to read and what is then loaded, for each group of objects of different names."""
-    state, group = dict(before), dict[str, BronzeKey]()
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    """Why nothing is taken of a payload.
 
-    def read() -> Objects:
-        # Rows of one month do not depend on those of another; other tables need all inputs.
-        return dict(group) if table.is_in_parts else dict(state)
+    `key` is the object that could not be read, if that is why; `may_come` tells that it is no
+    fault of the object.
+    """
 
-    for key in line:
-        if key.payload_name in group:
-            yield read(), dict(state)
-            group = {}
-        group[key.payload_name] = state[key.payload_name] = key
-    if group:
-        yield read(), dict(state)
+    reason: str
+    key: BronzeKey | None = None
+    may_come: bool = False
+
+
+@dataclass(slots=True)
+class _Part:
+    """What a ticker's next objects came to together with those that they belong to."""
+
+    new: Objects
+    read: Objects
+    shaped: Shaped | _Refusal
+
+    @property
+    def row_count(self) -> int:
+        """How many rows there are to load."""
+        return self.shaped.rows.height if isinstance(self.shaped, Shaped) else 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Load:
+    """What is merged at once."""
+
+    parts: Mapping[str, _Part]
+    last_for: frozenset[str]
+
+    @property
+    def row_count(self) -> int:
+        """How many rows there are to load."""
+        return sum(part.row_count for part in self.parts.values())
+
+    def with_load(self, other: "_Load") -> "_Load":
+        """Return both in one; they have no ticker in common."""
+        return _Load({**self.parts, **other.parts}, self.last_for | other.last_for)
+
+
+@dataclass(slots=True)
+class _Progress:
+    """How far a ticker has come.
+
+    `state` has the objects that it is loaded from, `failed` says of payloads why the newest is not.
+    """
+
+    state: Objects
+    failed: dict[str, str] = field(default_factory=dict)
+    is_stopped: bool = False
+    load: SilverLoad | None = None
+    changes: Counter[str] = field(default_factory=Counter)
+    rejected: dict[str, list[RejectedRow]] = field(default_factory=dict)
+
+    def result(self, ticker: str) -> Loaded | Failed:
+        """Return what came of the ticker."""
+        if self.failed or self.load is None:
+            return Failed(ticker, "; ".join(self.failed.values()))
+        return Loaded(
+            self.load,
+            list(self.rejected),
+            [row for rows in self.rejected.values() for row in rows],
+            self.changes,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,129 +351,235 @@ class _Loading:
     began_at: datetime
     accept_shorter: bool
     is_rebuild: bool = False
-    # Of a rebuild, the objects of each step.
-    read: list[tuple[str, list[str]]] = field(default_factory=list)
+    progress: dict[str, _Progress] = field(default_factory=dict)
 
-    def run(self, steps: Sequence[_Step]) -> Iterator[Loaded | Failed]:
-        """Yield each ticker after its last step; the next load is shaped while one is merged."""
-        totals: dict[str, Counter[str]] = {}
-        for step, shaped in _one_ahead(self._loads(steps)):
-            for result in self._merge(step, shaped):
-                total = totals.setdefault(result.ticker, Counter())
-                if isinstance(result, Loaded):
-                    total.update(result.changes)
-                if result.ticker in step.last_for:
-                    yield replace(result, changes=total) if isinstance(result, Loaded) else result
+    def run(
+        self, steps: Sequence[_Step], loaded_from: Mapping[str, Objects]
+    ) -> Iterator[Loaded | Failed]:
+        """Yield each ticker after its last step; the next load is shaped while one is merged.
 
-    def _loads(self, steps: Iterable[_Step]) -> Iterator[tuple[_Step, dict[str, Shaped | str]]]:
-        """Shape the steps, and put as many into one as have different tickers and not many rows."""
-        load: tuple[_Step, dict[str, Shaped | str]] | None = None
-        rows = 0
+        `loaded_from` are the objects that the tickers are loaded from so far.
+        """
         for step in steps:
-            shaped = self._shape(step)
-            coming = sum(part.rows.height for part in shaped.values() if not isinstance(part, str))
-            if load and rows + coming <= _ROWS_PER_LOAD and not load[1].keys() & shaped.keys():
-                load = load[0].with_step(step), load[1] | shaped
-                rows += coming
-                continue
-            if load:
+            for ticker in step.last_for:
+                self.progress[ticker] = _Progress(loaded_from.get(ticker, {}))
+        state = {ticker: progress.state for ticker, progress in self.progress.items()}
+        for load in _one_ahead(self._loads(steps, state)):
+            self._merge(load.parts)
+            for ticker in load.last_for:
+                yield self.progress.pop(ticker).result(ticker)
+
+    def _loads(self, steps: Iterable[_Step], state: dict[str, Objects]) -> Iterator[_Load]:
+        """Shape the steps, and put as many into one as have different tickers and not many rows.
+
+        Each goes on from the one before as if that were loaded.
+        """
+        load: _Load | None = None
+        for step in steps:
+            shaped = _Load(self._shape(step.new, state), step.last_for)
+            state |= {ticker: {**state[ticker], **new} for ticker, new in step.new.items()}
+            if load is None:
+                load = shaped
+            elif (
+                load.row_count + shaped.row_count <= _ROWS_PER_LOAD
+                and not load.parts.keys() & shaped.parts.keys()
+            ):
+                load = load.with_load(shaped)
+            else:
                 yield load
-            load, rows = (step, shaped), coming
+                load = shaped
         if load:
             yield load
 
-    def _shape(self, step: _Step) -> dict[str, Shaped | str]:
+    def _shape(self, new: Mapping[str, Objects], state: Mapping[str, Objects]) -> dict[str, _Part]:
         """Return, for each ticker, its rows, or why there are none."""
+        read = {ticker: self._to_read(objects, state[ticker]) for ticker, objects in new.items()}
         with ThreadPoolExecutor(_DOWNLOADS_AT_ONCE, thread_name_prefix="download") as pool:
-            payloads = dict(
-                zip(step.read, pool.map(self._download, step.read.values()), strict=True)
-            )
-        readable = {t: p for t, p in payloads.items() if not isinstance(p, str)}
-        shaped: dict[str, Shaped | str] = {t: p for t, p in payloads.items() if isinstance(p, str)}
-        for ticker, part in self.table.shape_many(readable).items():
+            payloads = dict(zip(read, pool.map(self._download, read.values()), strict=True))
+        readable = {t: p for t, p in payloads.items() if not isinstance(p, _Refusal)}
+        shaped: dict[str, Shaped | _Refusal] = {
+            t: p for t, p in payloads.items() if isinstance(p, _Refusal)
+        }
+        # By the clock, what a replay comes to would depend on when it runs.
+        days = {t: _newest(read[t]).known_at.astimezone(UTC).date() for t in readable}
+        for ticker, part in self.table.shape_many(readable, days).items():
             shaped[ticker] = _believable(part)
-        return shaped
+        return {ticker: _Part(new[ticker], read[ticker], shaped[ticker]) for ticker in new}
 
-    def _download(self, objects: Objects) -> dict[str, bytes] | str:
+    def _to_read(self, new: Objects, state: Objects) -> Objects:
+        # Rows of one month do not depend on those of another; other tables need all inputs.
+        return new if self.table.is_in_parts else _in_order({**state, **new})
+
+    def _download(self, objects: Objects) -> dict[str, bytes] | _Refusal:
         """Return the payloads, or what went wrong: an exception would end the whole map."""
-        try:
-            return {name: self.bronze.read(key) for name, key in objects.items()}
-        except _UNREADABLE as error:
-            return _Unanswered(error) if _says_nothing_of_object(error) else str(error)
+        payloads = {}
+        for name, key in objects.items():
+            try:
+                payloads[name] = self.bronze.read(key)
+            except (*_DAMAGED, *_NOT_HAD) as error:
+                if _is_of_object(error):
+                    return _Refusal(f"{_DAMAGED_REASON}{error}", key)
+                return _Refusal(str(error), key, may_come=True)
+        return payloads
 
-    def _merge(self, step: _Step, shaped: Mapping[str, Shaped | str]) -> Iterator[Loaded | Failed]:
-        failed = {ticker: part for ticker, part in shaped.items() if isinstance(part, str)}
-        good = {ticker: part for ticker, part in shaped.items() if not isinstance(part, str)}
+    def _merge(self, parts: Mapping[str, _Part]) -> None:
+        """Load what came of the next objects of some tickers, and note what did not."""
+        parts = self._as_things_stand(parts)
+        good = {t: part.shaped for t, part in parts.items() if isinstance(part.shaped, Shaped)}
+        refused = {t: part.shaped for t, part in parts.items() if isinstance(part.shaped, _Refusal)}
+        rows = {
+            ticker: _with_origins(shaped.rows, parts[ticker].read, self.table)
+            for ticker, shaped in good.items()
+        }
+        withdrawn = {}
+        for ticker in [t for t, shaped in good.items() if not shaped.is_whole]:
+            if names := self._replaced_files(ticker, parts[ticker]):
+                found = self._withdrawn(ticker, parts[ticker], names, rows[ticker])
+                if isinstance(found, _Refusal):
+                    refused[ticker] = found
+                    del good[ticker], rows[ticker]
+                else:
+                    rows[ticker], withdrawn[ticker] = found
         if good:
             merged = self.store.merge(
                 self.table,
-                pl.concat(
-                    [_with_origins(part.rows, step.read[t], self.table) for t, part in good.items()]
-                ),
-                {t: _newest(step.read[t]) for t, part in good.items() if self._says_all(part)},
+                pl.concat(rows.values()),
+                {t: _newest(parts[t].read) for t, shaped in good.items() if self._says_all(shaped)},
+                unsure=self._unsure(good.values()),
+                withdrawn=withdrawn,
                 accept_shorter=self.accept_shorter,
             )
-            failed |= merged.refused
-            good = {ticker: part for ticker, part in good.items() if ticker not in merged.refused}
-            loaded = self._describe(step, good, merged.changes.by_ticker())
-            if self.is_rebuild:
-                self.read.extend((result.ticker, list(result.read)) for result in loaded)
-            else:
-                _record(self.warehouse, self.table, loaded, self.began_at)
-            yield from loaded
-        for ticker, reason in failed.items():
-            yield Failed(ticker, f"{reason} ({' '.join(_texts(step.read[ticker]))})")
-        self.warehouse.record_refused_objects(
-            self.table.name,
-            [
-                (ticker, text, reason)
-                for ticker, reason in failed.items()
-                if not isinstance(reason, _Unanswered)
-                for text in _texts(step.read[ticker])
-            ],
-            self.began_at,
-        )
+            refused |= {ticker: _Refusal(why) for ticker, why in merged.refused.items()}
+            good = {ticker: shaped for ticker, shaped in good.items() if ticker not in refused}
+            self._note_loaded(parts, good, merged.changes.by_ticker())
+        self._note_refused(parts, refused)
 
-    def _describe(
-        self,
-        step: _Step,
-        good: Mapping[str, Shaped],
-        changes: Mapping[str, Mapping[str, int]],
-    ) -> list[Loaded]:
-        loads = {
-            ticker: _describe(ticker, step.loaded_from[ticker], part, self.table)
-            for ticker, part in good.items()
+    def _as_things_stand(self, parts: Mapping[str, _Part]) -> dict[str, _Part]:
+        """Leave out tickers that are stopped, and shape anew what is based on what was refused."""
+        parts = {t: part for t, part in parts.items() if not self.progress[t].is_stopped}
+        state = {ticker: self.progress[ticker].state for ticker in parts}
+        astray = {
+            ticker: part.new
+            for ticker, part in parts.items()
+            if part.read != self._to_read(part.new, state[ticker])
         }
-        if self.table.is_in_parts:
-            extents = self.store.extents(self.table, list(loads))
-            for ticker, extent in extents.items():
-                loads[ticker] = replace(loads[ticker], **extent._asdict())
+        return parts | self._shape(astray, state) if astray else parts
+
+    def _replaced_files(self, ticker: str, part: _Part) -> list[str]:
+        """Return the payloads of files that have been in the inbox before."""
+        state = self.progress[ticker].state
         return [
-            Loaded(
-                loads[ticker],
-                _texts(step.read[ticker]),
-                [
-                    RejectedRow(
-                        ticker,
-                        str(step.read[ticker][row["dataset"]]),
-                        row["row_values"],
-                        row["rules"],
-                    )
-                    for row in part.rejected.iter_rows(named=True)
-                ],
-                changes.get(ticker, {}),
-            )
-            for ticker, part in good.items()
+            name
+            for name, key in part.new.items()
+            if key.dataset in DROPPED and state.get(name, key) != key
         ]
 
-    def _says_all(self, part: Shaped) -> bool:
-        """Tell whether rows that `part` has not are gone.
+    def _withdrawn(
+        self, ticker: str, part: _Part, names: Collection[str], rows: pl.DataFrame
+    ) -> tuple[pl.DataFrame, Withdrawn] | _Refusal:
+        """Return `rows` with those that hold in place of what the files `names` give no more.
 
-        Not where a row was rejected: what it meant is not known. In the list of the market such
-        rows are of securities that are no ticker.
+        Those are the vendor's of the newest object that has them: the window of a free key may have
+        gone on since. What no object has is withdrawn.
         """
-        has_all = part.rejected.is_empty() or self.table.is_of_market
-        return self.table.date_column is not None and part.is_whole and has_all
+        key, came = self.table.primary_key, _newest(part.read)
+        lacking = self.store.keys_of(self.table, ticker, names).join(rows, on=key, how="anti")
+        for older in self._older(ticker, part, came) if not lacking.is_empty() else ():
+            objects = {older.payload_name: older}
+            shaped = self._shape({ticker: objects}, {ticker: {}})[ticker].shaped
+            if isinstance(shaped, Shaped):
+                found = _with_origins(shaped.rows, objects, self.table)
+                found = found.join(lacking, on=key, how="semi")
+                known_at = pl.lit(came.known_at, rows.schema["known_at"])
+                rows = pl.concat([rows, found.with_columns(known_at=known_at)])
+                lacking = lacking.join(found, on=key, how="anti")
+                if shaped.is_whole or lacking.is_empty():
+                    break
+            elif shaped.key:
+                return shaped
+        return rows, Withdrawn(came, lacking)
+
+    def _older(self, ticker: str, part: _Part, came: Origin) -> list[BronzeKey]:
+        """Return the vendor's objects before those of `part`, newest first, refused ones apart."""
+        refused = self.warehouse.refused_objects(self.table.name)
+        line = self.bronze.timelines(self.table.inputs, [ticker])[ticker]
+        return [
+            key
+            for key in reversed(line)
+            if key.fetched_at <= came.known_at
+            and key.dataset not in DROPPED
+            and key not in part.read.values()
+            and str(key) not in refused
+        ]
+
+    def _note_loaded(
+        self,
+        parts: Mapping[str, _Part],
+        good: Mapping[str, Shaped],
+        changes: Mapping[str, Mapping[str, int]],
+    ) -> None:
+        extents = self.store.extents(self.table, list(good)) if self.table.is_in_parts else {}
+        loaded = []
+        for ticker, shaped in good.items():
+            part, progress = parts[ticker], self.progress[ticker]
+            progress.state = {**progress.state, **part.new}
+            for name in part.new:
+                progress.failed.pop(name, None)
+            progress.changes.update(changes.get(ticker, {}))
+            rejected = _rejected(ticker, part.read, shaped)
+            progress.rejected |= rejected
+            keys = _texts(progress.state)
+            load = _describe(ticker, keys, shaped, self.table)
+            if self.table.is_in_parts:
+                count = sum(len(progress.rejected.get(key, ())) for key in keys)
+                extent = extents[ticker]._asdict() if ticker in extents else {}
+                load = replace(load, rejected_count=count, **extent)
+            progress.load = load
+            rows = [row for of_object in rejected.values() for row in of_object]
+            loaded.append(Loaded(load, list(rejected), rows))
+        if not self.is_rebuild:
+            _record(self.warehouse, self.table, loaded, self.began_at)
+
+    def _note_refused(self, parts: Mapping[str, _Part], refused: Mapping[str, _Refusal]) -> None:
+        """Note which object is to blame; where it is not known which, they are loaded singly."""
+        lines = []
+        singly: list[tuple[str, Objects]] = []
+        for ticker, refusal in refused.items():
+            new, progress = parts[ticker].new, self.progress[ticker]
+            if refusal.key and (
+                refusal.may_come or self.is_rebuild or refusal.key not in new.values()
+            ):
+                progress.is_stopped = True
+                progress.failed[refusal.key.payload_name] = f"{refusal.reason} ({refusal.key})"
+                # What has never been loaded, a rebuild can do without the next time.
+                if not refusal.may_come and not self._was_loaded(refusal.key):
+                    lines.append((ticker, str(refusal.key), refusal.reason))
+            elif len(new) > 1:
+                singly += [(ticker, {name: key}) for name, key in new.items()]
+            else:
+                ((name, key),) = new.items()
+                progress.failed[name] = f"{refusal.reason} ({key})"
+                lines.append((ticker, str(key), refusal.reason))
+        if lines:
+            self.warehouse.record_refused_objects(self.table.name, lines, self.began_at)
+        for ticker, one in singly:
+            self._merge(self._shape({ticker: one}, {ticker: self.progress[ticker].state}))
+
+    def _was_loaded(self, key: BronzeKey) -> bool:
+        return self.warehouse.was_loaded(self.table.name, str(key))
+
+    def _says_all(self, part: Shaped) -> bool:
+        """Tell whether rows that `part` has not are gone."""
+        return self.table.date_column is not None and part.is_whole
+
+    def _unsure(self, parts: Iterable[Shaped]) -> pl.DataFrame | None:
+        """Return the keys of rejected rows: what is stored under them may be what they meant.
+
+        In the list of the market such rows are of securities that are no ticker.
+        """
+        if self.table.is_of_market:
+            return None
+        return pl.concat(part.rejected.select(self.table.primary_key) for part in parts)
 
 
 def _record(
@@ -406,28 +590,23 @@ def _record(
     warehouse.record_silver_loads(table.name, [r.load for r in loaded], rejected, read, began_at)
 
 
-class _Unanswered(str):
-    """Why an object could not be had, where that is no fault of the object."""
-
-    __slots__ = ()
-
-
-def _says_nothing_of_object(error: Exception) -> bool:
-    """Tell whether the store was out of reach, or out of order."""
+def _is_of_object(error: Exception) -> bool:
+    """Tell whether the object is gone or damaged, and not just out of reach."""
     if isinstance(error, ClientError):
-        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-        return status >= 500 or status in (408, 429)
-    return isinstance(error, BotoCoreError | ConnectionError | TimeoutError)
+        return bool(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") == 404)
+    return isinstance(error, _DAMAGED)
 
 
-def _believable(part: Shaped | PayloadError) -> Shaped | str:
+def _believable(part: Shaped | PayloadError) -> Shaped | _Refusal:
     if isinstance(part, PayloadError):
-        return str(part)
+        return _Refusal(str(part))
     rejected, good = part.rejected.height, part.rows.height
     if rejected >= _MANY_REJECTED and rejected > good:
         rules = Counter(rule for rules in part.rejected["rules"] for rule in rules)
         broken = ", ".join(f"{rule} {count}" for rule, count in rules.most_common(3))
-        return f"{rejected} of {rejected + good} rows break a rule ({broken}): none is loaded"
+        return _Refusal(
+            f"{rejected} of {rejected + good} rows break a rule ({broken}): none is loaded"
+        )
     return part
 
 
@@ -460,16 +639,22 @@ def _explain_lack(
 
 
 def _with_origins(rows: pl.DataFrame, objects: Objects, table: SilverTable) -> pl.DataFrame:
-    """Say of each row which object it is from, and when that came."""
+    """Say of each row which object it is from, and since when it is known to hold.
+
+    That is when the newest of the objects came: where a file is withdrawn, it makes a row of the
+    vendor's hold that came long before.
+    """
     keys = {name: str(key) for name, key in objects.items()}
-    times = {name: key.fetched_at for name, key in objects.items()}
     return rows.select(
         *table.columns,
         pl.col("dataset").replace_strict(keys, return_dtype=pl.String).alias("bronze_key"),
-        pl.col("dataset")
-        .replace_strict(times, return_dtype=pl.Datetime("us", "UTC"))
-        .alias("known_at"),
+        pl.lit(_newest(objects).known_at, pl.Datetime("us", "UTC")).alias("known_at"),
     )
+
+
+def _in_order(objects: Objects) -> Objects:
+    """Return the objects as they came: of files of equal precedence the later one counts."""
+    return dict(sorted(objects.items(), key=lambda item: (item[1].fetched_at, str(item[1]))))
 
 
 def _newest(objects: Objects) -> Origin:
@@ -481,12 +666,21 @@ def _texts(objects: Objects) -> list[str]:
     return [str(key) for key in objects.values()]
 
 
-def _describe(ticker: str, objects: Objects, part: Shaped, table: SilverTable) -> SilverLoad:
+def _rejected(ticker: str, read: Objects, part: Shaped) -> dict[str, list[RejectedRow]]:
+    """Return the rejected rows of each object that was read."""
+    rows: dict[str, list[RejectedRow]] = {key: [] for key in _texts(read)}
+    for row in part.rejected.iter_rows(named=True):
+        key = str(read[row["dataset"]])
+        rows[key].append(RejectedRow(ticker, key, row["row_values"], row["rules"]))
+    return rows
+
+
+def _describe(ticker: str, keys: list[str], part: Shaped, table: SilverTable) -> SilverLoad:
     dates = part.rows[table.date_column] if table.date_column else pl.Series(dtype=pl.Date)
     first, last = dates.min(), dates.max()
     return SilverLoad(
         ticker=ticker,
-        bronze_keys=_texts(objects),
+        bronze_keys=keys,
         row_count=part.rows.height,
         rejected_count=part.rejected.height,
         first_date=first if isinstance(first, date) else None,

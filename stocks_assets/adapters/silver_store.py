@@ -6,7 +6,7 @@ the same objects finds the same differences, or what is left of them.
 """
 
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, date, datetime
 from typing import NamedTuple, Self
@@ -16,6 +16,7 @@ from psycopg.sql import SQL, Identifier, Literal
 
 from stocks_assets.adapters import loader
 from stocks_assets.adapters.warehouse import Reader, Warehouse
+from stocks_assets.domain.bronze_key import BronzeKey
 from stocks_assets.domain.datasets import MARKET
 from stocks_assets.domain.payloads import SilverTable
 from stocks_assets.domain.restatements import PROVENANCE, Changes, compare
@@ -41,6 +42,13 @@ class Origin(NamedTuple):
 
     bronze_key: str
     known_at: datetime
+
+
+class Withdrawn(NamedTuple):
+    """Keys of rows that are no more, and the object that says so."""
+
+    origin: Origin
+    keys: pl.DataFrame
 
 
 class Extent(NamedTuple):
@@ -81,16 +89,22 @@ class SilverStore:
         given: pl.DataFrame,
         whole: Mapping[str, Origin],
         *,
+        unsure: pl.DataFrame | None = None,
+        withdrawn: Mapping[str, Withdrawn] | None = None,
         accept_shorter: bool = False,
     ) -> Merged:
         """Merge `given` into `table`; what it supersedes is kept. One merge runs at a time.
 
         `given` has the table's business columns, `bronze_key` and `known_at`, and no key twice. Of
-        the tickers in `whole` it has all rows there are: those stored beyond them are removed. A
-        whole history much shorter than the stored one is refused unless `accept_shorter`.
+        the tickers in `whole` it has all rows there are: those stored beyond them are removed, but
+        not those under the keys `unsure`, of rows that were given and say nothing sound; where such
+        a key has a null, none of its ticker. Removed alike are rows that are `withdrawn`, by
+        ticker; none of them is given. A whole history much shorter than the stored one is refused
+        unless `accept_shorter`.
         """
         key = table.primary_key
         given = _with_version(given, table)
+        withdrawn = withdrawn or {}
         if table.is_of_market and whole:
             # A list of the market says which tickers there are.
             (origin,) = whole.values()
@@ -102,15 +116,26 @@ class SilverStore:
             whole = dict.fromkeys([*known, *came], origin)
             accept_shorter = True
         with self._warehouse.lock(f"{self._schema} load"):
-            versions = self._versions(table, given, list(whole))
-            refused = {} if accept_shorter else _suspicious(given, versions, whole)
+            versions = self._versions(table, given, [*whole, *withdrawn])
+            unsure = versions.select(key).clear() if unsure is None else unsure
+            refused = {} if accept_shorter else _suspicious(given, unsure, versions, whole)
             given = given.filter(~pl.col("ticker").is_in(list(refused)))
             delta = given.join(
                 versions.rename({"row_version": "_stored"}), on=key, how="left"
             ).filter(pl.col("_stored").ne_missing(pl.col("row_version")))
-            gone = versions.filter(
+            lacking = versions.filter(
                 pl.col("ticker").is_in([ticker for ticker in whole if ticker not in refused])
             ).join(given, on=key, how="anti")
+            taken_back = [
+                versions.join(lines.keys, on=key, how="semi")
+                for ticker, lines in withdrawn.items()
+                if ticker not in refused
+            ]
+            gone = pl.concat([lacking, *taken_back]).unique(key, maintain_order=True)
+            has_no_key = pl.any_horizontal(pl.col(key).is_null())
+            gone = gone.join(unsure, on=key, how="anti").join(
+                unsure.filter(has_no_key), on="ticker", how="anti"
+            )
             superseded = pl.concat(
                 [delta.filter(pl.col("_stored").is_not_null()).select(key), gone.select(key)]
             )
@@ -118,7 +143,10 @@ class SilverStore:
             changes = compare(
                 delta.drop("_stored"),
                 stored.join(gone, on=key, how="anti"),
-                _with_removal(stored.join(gone, on=key, how="semi"), whole),
+                _with_removal(
+                    stored.join(gone, on=key, how="semi"),
+                    {ticker: lines.origin for ticker, lines in withdrawn.items()} | dict(whole),
+                ),
                 key,
                 versions,
             )
@@ -131,6 +159,18 @@ class SilverStore:
             )
             self._delete(table, gone.select(key))
         return Merged(changes, refused)
+
+    def keys_of(
+        self, table: SilverTable, ticker: str, payload_names: Collection[str]
+    ) -> pl.DataFrame:
+        """Return the keys of the rows of `ticker` that objects of these payloads first told of."""
+        rows = self._read(table, [*table.primary_key, "bronze_key"], {ticker: None})
+        told_by = [
+            key
+            for key in rows["bronze_key"].unique()
+            if BronzeKey.parse(key).payload_name in payload_names
+        ]
+        return rows.filter(pl.col("bronze_key").is_in(told_by)).select(table.primary_key)
 
     def extents(self, table: SilverTable, tickers: Sequence[str]) -> dict[str, Extent]:
         """Return how much `table` holds of each of `tickers` that has rows in it."""
@@ -334,11 +374,15 @@ def _spans(rows: pl.DataFrame, key: Sequence[str], whole: Sequence[str]) -> dict
 
 
 def _suspicious(
-    given: pl.DataFrame, versions: pl.DataFrame, whole: Mapping[str, Origin]
+    given: pl.DataFrame,
+    unsure: pl.DataFrame,
+    versions: pl.DataFrame,
+    whole: Mapping[str, Origin],
 ) -> dict[str, str]:
     """Return the tickers whose whole history is much shorter than the stored one, and why."""
     stored = dict(versions.group_by("ticker").len().iter_rows())
-    came = dict(given.group_by("ticker").len().iter_rows())
+    together = pl.concat([given.select("ticker"), unsure.select("ticker")])
+    came = dict(together.group_by("ticker").len().iter_rows())
     return {
         ticker: _SHORTER.format(came.get(ticker, 0), "rows", stored[ticker])
         for ticker in whole

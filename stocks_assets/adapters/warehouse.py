@@ -446,10 +446,16 @@ class Warehouse:
         assert moment is not None
         return moment
 
-    def record_loaded_objects(self, table: str, keys: Sequence[str], began_at: datetime) -> None:
-        """Note that `table` was loaded from the objects `keys`, read since `began_at`."""
-        with self.connect() as connection, connection.cursor() as cursor:
-            _note_loaded(cursor, table, keys, began_at)
+    def was_loaded(self, table: str, key: str) -> bool:
+        """Tell whether `table` was ever loaded from the object `key`."""
+        with self.connect() as connection, connection.cursor(row_factory=scalar_row) as cursor:
+            return bool(
+                cursor.execute(
+                    "select exists (select from ops.object_loads where table_name = %s "
+                    "and bronze_key = %s and loads > 0)",
+                    (table, key),
+                ).fetchone()
+            )
 
     def tickers_with_late_objects(self, table: str, tickers: Sequence[str]) -> set[str]:
         """Return those of `tickers` with objects that `table` has to load and has gone past.

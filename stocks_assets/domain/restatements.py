@@ -42,7 +42,8 @@ class Changes:
     `old` and `new` (structs of the business columns; `new` is null where the row is gone),
     `class`, `known_at`, `superseded_at`, `old_bronze_key`, `new_bronze_key`. `restated` has a row
     per ticker whose adjusted closes changed by themselves: `ticker`, `class`, `restated_at`,
-    `old_bronze_keys`, `new_bronze_key`, and the lists `keys`, `old_values` and `new_values`.
+    `old_bronze_keys`, `new_bronze_key` (of its last row), and the lists `keys`, `old_values` and
+    `new_values`.
     """
 
     rows: pl.DataFrame
@@ -78,7 +79,8 @@ def compare(
 
     Args:
         given: rows that are not stored, or stored with another `row_version`: the table's business
-            columns, `bronze_key`, `known_at` (when the object came) and `row_version`.
+            columns, `bronze_key`, `known_at` (when the newest object came of those that the
+            ticker's rows are from) and `row_version`.
         stored: what is stored under the keys of `given`, same columns; `known_at` is since when.
         removed: stored rows that whole histories have no more, with `removed_at` and `removed_by`,
             the time and key of the object that lacks them.
@@ -202,7 +204,7 @@ def _restated(
     key: Sequence[str],
     keys: pl.DataFrame,
 ) -> pl.DataFrame:
-    """Return the restatements of adjusted closes, one per ticker and object."""
+    """Return the restatements of adjusted closes, one per ticker and time."""
     if ADJUSTED not in given.columns:
         return pl.DataFrame(schema=_RESTATED)
     # Where the close itself is another, its adjusted close says nothing of its own.
@@ -215,9 +217,9 @@ def _restated(
     factor = new.sum() / old.sum()
     events = (
         lines.sort("ticker", period)
-        .group_by("ticker", "bronze_key", maintain_order=True)
+        .group_by("ticker", pl.col("known_at").alias("restated_at"), maintain_order=True)
         .agg(
-            pl.col("known_at").first().alias("restated_at"),
+            pl.col("bronze_key").last().alias("new_bronze_key"),
             pl.col("bronze_key_stored").unique(maintain_order=True).alias("old_bronze_keys"),
             pl.col(period).alias("keys"),
             old.alias("old_values"),
@@ -256,7 +258,6 @@ def _restated(
             .then(pl.lit(ROUNDING))
             .otherwise(pl.lit(CORRECTION))
             .alias("class"),
-            pl.col("bronze_key").alias("new_bronze_key"),
         )
         .select(list(_RESTATED))
         .sort("ticker", "restated_at")

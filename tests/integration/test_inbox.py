@@ -6,7 +6,7 @@ import json
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime
 from typing import Any
 
 import boto3
@@ -15,6 +15,7 @@ import polars as pl
 import pytest
 from botocore.exceptions import ClientError
 
+from stocks_assets.adapters import silver
 from stocks_assets.adapters.bronze import BronzeStore
 from stocks_assets.adapters.inbox import Inbox, Left, Quarantined, Taken, digest
 from stocks_assets.adapters.object_store import ObjectStore
@@ -23,6 +24,7 @@ from stocks_assets.adapters.warehouse import Warehouse
 from stocks_assets.defs.batch import DEFER_ASSET_EVENTS
 from stocks_assets.defs.inbox import INBOX_KEY, LOAD, bronze_inbox, files_dropped
 from stocks_assets.defs.partitions import TICKERS
+from stocks_assets.domain.bronze_key import BronzeKey, content_hash
 from stocks_assets.domain.datasets import DROPPED, DROPPED_DAILY_BARS
 from stocks_assets.domain.payloads import SILVER_TABLES
 from stocks_assets.domain.sample_market import SampleMarket
@@ -533,3 +535,68 @@ def test_files_that_are_dropped_arrive_in_gold_beside_the_vendors_rows(world, pe
     assert look(inbox, world.instance).skip_message == "nothing lies below inbox/"
     assert len(person.keys("quarantine/inbox/")) == 2
     assert len(person.keys("taken/")) == 4
+
+
+def put_again(person, inbox, bronze, warehouse, *lines):
+    """Let the file say something else, and load what it says; return what silver then has."""
+    if lines:
+        person.put("inbox/override/x.csv", "\n".join([HEADER, *lines]))
+    else:
+        person.put("inbox/withdraw/override/x.csv", b"")
+    inbox.take_up()
+    return closes_in_silver(bronze, warehouse)
+
+
+def closes_in_silver(bronze, warehouse):
+    results = silver.load(bronze, warehouse, SILVER_TABLES["daily_bars"], ["IBM"], only_stale=True)
+    assert [r for r in results if isinstance(r, silver.Failed)] == []
+    with warehouse.connect() as connection:
+        return connection.execute(
+            "select extract(day from session_date)::int, close, source from silver.daily_bars "
+            "order by 1"
+        ).fetchall()
+
+
+def test_what_is_withdrawn_leaves_silver_and_gives_way_to_the_vendors_of_then(
+    inbox, bronze, store, warehouse, person
+):
+    """With a free key, the vendor's replies have the newest sessions alone."""
+
+    def vendor_says(bars):
+        prices = ("1. open", "2. high", "3. low", "4. close")
+        series = {
+            f"2024-04-{day}": dict.fromkeys(prices, str(close)) | {"5. volume": "7"}
+            for day, close in bars.items()
+        }
+        body = json.dumps({"Time Series (Daily)": series}).encode()
+        key = BronzeKey("daily_bars", "IBM", datetime.now(UTC), content_hash(body))
+        store.put_new(str(key), body, {})
+        return closes_in_silver(bronze, warehouse)
+
+    vendor_says({15: 15, 16: 16, 17: 17})
+    override = "IBM,2024-04-{0},90,90,90,90,7".format
+    own = [override(day) for day in (12, 15, 16)]
+    assert [close for _, close, _ in put_again(person, inbox, bronze, warehouse, *own)] == [
+        *(90, 90, 90, 17)
+    ]
+    vendor_says({16: 16.5, 17: 17, 18: 18})
+    vendor_says({18: 18, 19: 19})
+    assert put_again(person, inbox, bronze, warehouse, override(12)) == [
+        (12, 90, "inbox"),
+        *((day, close, "vendor") for day, close in ((15, 15), (16, 16.5), (17, 17), (18, 18))),
+        (19, 19, "vendor"),
+    ]
+    left = put_again(person, inbox, bronze, warehouse)
+    assert [day for day, _, _ in left] == [15, 16, 17, 18, 19]
+    with warehouse.connect() as connection:
+        before = connection.execute(HISTORY_OF_FILES).fetchall()
+    assert [kind for _, kind, _ in before].count("removed") == 1
+    list(silver.rebuild(bronze, warehouse, SILVER_TABLES["daily_bars"], ["IBM"]))
+    assert closes_in_silver(bronze, warehouse) == left
+    with warehouse.connect() as connection:
+        assert connection.execute(HISTORY_OF_FILES).fetchall() == before
+
+
+HISTORY_OF_FILES = (
+    "select row_key, class, superseded_at from silver.superseded_rows order by superseded_at, 1"
+)

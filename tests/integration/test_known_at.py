@@ -13,8 +13,10 @@ import psycopg
 import pytest
 
 from stocks_assets.adapters import silver
+from stocks_assets.adapters.bronze import BronzeStore
 from stocks_assets.adapters.sources.replay import ReplaySource
 from stocks_assets.adapters.sources.sample import SampleSource
+from stocks_assets.domain.bronze_key import BronzeKey, content_hash
 from stocks_assets.domain.calendar import sessions
 from stocks_assets.domain.datasets import DAILY_BARS, WEEKLY_BARS, Call
 from stocks_assets.domain.outcomes import Data
@@ -26,6 +28,7 @@ TICKERS = MARKET.tickers(6)
 # Quarters in which the sample market pays dividends and splits, and a week in its middle.
 DAYS = [date(2025, 3, 5), date(2025, 3, 7), date(2025, 6, 30), date(2025, 9, 30), date(2025, 10, 1)]
 WEEKLY, DAILY = SILVER_TABLES["weekly_bars"], SILVER_TABLES["daily_bars"]
+INTRADAY = SILVER_TABLES["intraday_bars"]
 RECORDED = ["AAPL", "DELL", "IBM", "MSFT"]
 
 
@@ -476,3 +479,279 @@ def test_the_tables_themselves_take_sound_rows_and_no_others(warehouse):
                 insert(connection, table, provenance | sound)
             with pytest.raises(psycopg.errors.IntegrityError):
                 insert(connection, table, provenance | sound | wrong)
+
+
+# Objects that others put into the bucket, minute by minute
+
+SESSIONS = [str(day) for day in sessions(date(2026, 2, 23), date(2026, 2, 26))]
+
+
+def at(minute):
+    return datetime(2026, 3, 2, 12, minute, tzinfo=UTC)
+
+
+def put(store, dataset, minute, body, part=""):
+    key = BronzeKey(dataset, "A", at(minute), content_hash(body), part)
+    store.put_new(str(key), body, {})
+    return str(key)
+
+
+def load_all(bronze, warehouse, table, *, only_stale=True, accept_shorter=False):
+    """Load what is new of the one ticker; return what became of it."""
+    (result,) = silver.load(
+        bronze, warehouse, table, ["A"], only_stale=only_stale, accept_shorter=accept_shorter
+    )
+    return result
+
+
+def rebuild(bronze, warehouse, table):
+    (result,) = silver.rebuild(bronze, warehouse, table, ["A"])
+    return result
+
+
+def month(day, price=10):
+    """A payload of two bars of five minutes on `day`."""
+    prices = dict.fromkeys(["1. open", "2. high", "3. low", "4. close"], str(price))
+    series = {f"{day} 10:{minute}:00": prices | {"5. volume": "1"} for minute in ("00", "05")}
+    meta = {"6. Time Zone": "US/Eastern"}
+    return json.dumps({"Meta Data": meta, "Time Series (5min)": series}).encode()
+
+
+def months(warehouse):
+    return query(
+        warehouse, "select session_date::text, close from silver.intraday_bars order by starts_at"
+    )[::2]
+
+
+TORN = month("2026-02-03")[:-40]
+
+
+def test_a_torn_month_costs_no_other_one(bronze, store, warehouse):
+    january = put(store, "intraday_bars", 1, month("2026-01-05"), "2026-01")
+    torn = put(store, "intraday_bars", 2, TORN, "2026-02")
+    failed = load_all(bronze, warehouse, INTRADAY)
+    assert torn in failed.reason
+    assert january not in failed.reason
+    assert months(warehouse) == [("2026-01-05", 10)]
+    assert list(warehouse.refused_objects("intraday_bars")) == [torn]
+    february = put(store, "intraday_bars", 3, month("2026-02-03"), "2026-02")
+    loaded = load_all(bronze, warehouse, INTRADAY)
+    assert loaded.load.bronze_keys == [january, february]
+    assert loaded.load.row_count == 4
+    before = content(warehouse)
+    assert months(warehouse) == [("2026-01-05", 10), ("2026-02-03", 10)]
+    assert isinstance(rebuild(bronze, warehouse, INTRADAY), silver.Loaded)
+    assert content(warehouse) == before
+
+
+def test_rows_that_are_rejected_are_counted_over_the_months_of_a_load(bronze, store, warehouse):
+    for minute, day in ((1, "2026-01-05"), (2, "2026-02-03")):
+        body = month(day).replace(b'"10"', b'"-1"', 1)
+        put(store, "intraday_bars", minute, body, day[:7])
+    loaded = load_all(bronze, warehouse, INTRADAY)
+    assert loaded.load.rejected_count == 2
+    assert sum(loaded.rejected_by_rule.values()) >= 2
+
+
+class Unreachable(BronzeStore):
+    """A bucket that does not give one object away."""
+
+    withheld = ""
+
+    def read(self, key):
+        if str(key) == self.withheld:
+            raise ConnectionError("no answer")
+        return super().read(key)
+
+
+def test_no_object_is_loaded_ahead_of_one_that_could_not_be_had(bronze, store, warehouse):
+    unreachable = Unreachable(store, warehouse)
+    for minute in (1, 2, 3):
+        key = put(store, "weekly_bars", minute, vintage(minute))
+        if minute == 2:
+            unreachable.withheld = key
+    failed = load_all(unreachable, warehouse, WEEKLY)
+    assert unreachable.withheld in failed.reason
+    assert closes_of_week(warehouse, at(3)) == [1]
+    load_all(bronze, warehouse, WEEKLY)
+    assert [closes_of_week(warehouse, at(minute)) for minute in (1, 2, 3)] == [[1], [2], [3]]
+
+
+@pytest.mark.parametrize("error", [ConnectionError("no answer"), EOFError("torn")], ids=str)
+def test_a_rebuild_that_could_not_have_an_object_replaces_nothing(bronze, store, warehouse, error):
+    class Withholding(BronzeStore):
+        def read(self, key):
+            if str(key) == first:
+                raise error
+            return super().read(key)
+
+    first = put(store, "weekly_bars", 1, vintage(1))
+    put(store, "weekly_bars", 2, vintage(2))
+    load_all(bronze, warehouse, WEEKLY)
+    before = content(warehouse)
+    for _ in range(2):
+        failed = rebuild(Withholding(store, warehouse), warehouse, WEEKLY)
+        assert str(error) in failed.reason
+        assert first in failed.reason
+    assert content(warehouse) == before
+    assert warehouse.refused_objects("weekly_bars") == {}
+
+
+def vintage(close):
+    return payload(WEEKLY, [(FRIDAYS[0], close, close, 0.0, 1, 7)])
+
+
+def closes_of_week(warehouse, moment):
+    return as_of(warehouse, WEEKLY, moment)["close"].to_list()
+
+
+def vendors(*closes, adjusted=True):
+    """The vendor's payload with a bar a session, whole or as a free key gets it; None is no bar."""
+    further = (7.0, 0.0, 1, 7) if adjusted else ()
+    bars = zip(SESSIONS, closes, strict=False)
+    return payload(DAILY, [(day, close, *further) for day, close in bars if close is not None])
+
+
+def file(*closes, precedence="override"):
+    """What bronze keeps of a file with a bar a session; no bar: it is withdrawn."""
+    rows = [
+        {"session_date": day, "volume": "5"}
+        | dict.fromkeys(["open", "high", "low", "close"], str(close))
+        for day, close in zip(SESSIONS, closes, strict=False)
+        if close is not None
+    ]
+    return json.dumps({"source": "x.csv", "precedence": precedence, "rows": rows}).encode()
+
+
+def closes_as_of(warehouse, *minutes):
+    return [as_of(warehouse, DAILY, at(minute))["close"].to_list() for minute in minutes]
+
+
+@pytest.mark.parametrize("one_by_one", [True, False], ids=["one by one", "all at once"])
+def test_prices_are_known_as_files_came_and_went(bronze, store, warehouse, one_by_one):
+    arrivals = [
+        ("daily_bars", vendors(10, 11, 12), ""),
+        ("dropped_daily_bars", file(None, 99), "f"),
+        ("dropped_daily_bars", file(), "f"),
+        ("daily_bars", vendors(10, 21, 12), ""),
+        ("dropped_daily_bars", file(None, 98), "f"),
+        ("dropped_daily_bars", file(), "f"),
+    ]
+    for minute, (dataset, body, part) in enumerate(arrivals, start=1):
+        put(store, dataset, minute, body, part)
+        if one_by_one:
+            load_all(bronze, warehouse, DAILY)
+    if not one_by_one:
+        load_all(bronze, warehouse, DAILY)
+    known = [[10, close, 12] for close in (11, 99, 11, 21, 98, 21)]
+    assert closes_as_of(warehouse, *range(1, 7)) == known
+    assert query(warehouse, "select count(*) from silver.superseded_rows") == [(5,)]
+    now = "select close, source from silver.daily_bars order by session_date"
+    assert query(warehouse, now)[1] == (21, "vendor")
+    before = content(warehouse)
+    rebuild(bronze, warehouse, DAILY)
+    assert content(warehouse) == before
+
+
+def test_a_file_is_not_refused_with_the_reply_beside_it(bronze, store, warehouse):
+    days = [str(day) for day in sessions(date(2026, 1, 5), date(2026, 2, 20))]
+    bars = [(day, 8.0, 7.0, 0.0, 1, 7) for day in days]
+    put(store, "daily_bars", 1, payload(DAILY, bars))
+    load_all(bronze, warehouse, DAILY)
+    short = put(store, "daily_bars", 2, payload(DAILY, bars[:3]))
+    put(store, "dropped_daily_bars", 3, file(9), "f")
+    failed = load_all(bronze, warehouse, DAILY)
+    assert "3 rows where" in failed.reason
+    assert list(warehouse.refused_objects("daily_bars")) == [short]
+    before = as_of(warehouse, DAILY, at(3))
+    assert before["close"].to_list() == [8.0] * len(days) + [9]
+    rebuild(bronze, warehouse, DAILY)
+    assert as_of(warehouse, DAILY, at(3)).equals(before)
+    assert load_all(bronze, warehouse, DAILY).reason.endswith(f"({short})")
+    accepted = load_all(bronze, warehouse, DAILY, only_stale=False, accept_shorter=True)
+    assert accepted.load.row_count == 4
+
+
+def test_of_objects_that_came_together_the_bad_one_alone_is_refused(bronze, store, warehouse):
+    actions = SILVER_TABLES["corporate_actions"]
+    bad = put(store, "splits", 1, b'{"data": {}}')
+    paid = {"ex_dividend_date": SESSIONS[0], "amount": "0.5"}
+    put(store, "dividends", 2, json.dumps({"data": [paid]}).encode())
+    put(store, "daily_bars", 3, vendors(10, 11))
+    failed = load_all(bronze, warehouse, actions)
+    assert failed.reason.endswith(f"({bad})")
+    assert list(warehouse.refused_objects("corporate_actions")) == [bad]
+    assert query(warehouse, "select dividend_amount from silver.corporate_actions") == [(0.5,)]
+
+
+def test_a_history_is_too_short_whether_or_not_a_row_of_it_is_bad(bronze, store, warehouse):
+    days = [str(day) for day in sessions(date(2026, 1, 5), date(2026, 2, 20))]
+    bars = [(day, 8.0, 7.0, 0.0, 1, 7) for day in days]
+    put(store, "daily_bars", 1, payload(DAILY, bars))
+    load_all(bronze, warehouse, DAILY)
+    bad = (days[1], -8.0, 7.0, 0.0, 1, 7)
+    put(store, "daily_bars", 2, payload(DAILY, [bars[0], bad, bars[2]]))
+    assert "3 rows where" in load_all(bronze, warehouse, DAILY).reason
+    # So many bad rows are no loss of rows.
+    put(
+        store,
+        "daily_bars",
+        3,
+        payload(DAILY, [(day, -8.0, *rest) for day, _, *rest in bars[:4]] + bars[4:]),
+    )
+    loaded = load_all(bronze, warehouse, DAILY)
+    assert loaded.load.rejected_count == 4
+    assert len(closes_as_of(warehouse, 3)[0]) == len(days)
+
+
+@pytest.mark.parametrize(
+    ("label", "left"),
+    [(SESSIONS[2], [10, 12, 13]), ("no date", [10, 11, 12, 13])],
+    ids=["of a session", "of no session"],
+)
+def test_a_bad_row_keeps_what_it_may_have_meant_and_nothing_else(
+    bronze, store, warehouse, label, left
+):
+    put(store, "daily_bars", 1, vendors(10, 11, 12))
+    load_all(bronze, warehouse, DAILY)
+    good = [(SESSIONS[0], 10, 7.0, 0.0, 1, 7), (SESSIONS[3], 13, 7.0, 0.0, 1, 7)]
+    put(store, "daily_bars", 2, payload(DAILY, [*good, (label, -12, 7.0, 0.0, 1, 7)]))
+    load_all(bronze, warehouse, DAILY)
+    assert closes_as_of(warehouse, 2) == [left]
+
+
+def test_who_asks_for_a_ticker_by_name_gets_all_that_is_pending_in_order(bronze, store, warehouse):
+    for minute in (1, 2):
+        put(store, "weekly_bars", minute, vintage(minute))
+    for minute in (3, 4):
+        put(store, "weekly_bars", minute, vintage(minute))
+        load_all(bronze, warehouse, WEEKLY, only_stale=False)
+    put(store, "weekly_bars", 0, vintage(5))
+    loaded = load_all(bronze, warehouse, WEEKLY, only_stale=False)
+    known = [closes_of_week(warehouse, at(minute)) for minute in range(5)]
+    assert known == [[5], [1], [2], [3], [4]]
+    with warehouse.connect() as connection:
+        connection.execute("update silver.weekly_bars set close = low, row_version = 0")
+    again = load_all(bronze, warehouse, WEEKLY, only_stale=False)
+    assert again.load == loaded.load
+    assert closes_of_week(warehouse, at(5)) == [4]
+
+
+def test_who_asks_for_months_by_name_gets_each_of_them_loaded_again(bronze, store, warehouse):
+    for minute, day in ((1, "2026-01-05"), (2, "2026-02-03")):
+        put(store, "intraday_bars", minute, month(day), day[:7])
+    load_all(bronze, warehouse, INTRADAY)
+    expected = months(warehouse)
+    with warehouse.connect() as connection:
+        connection.execute("delete from silver.intraday_bars where session_date < '2026-02-01'")
+    put(store, "intraday_bars", 3, month("2026-03-02"), "2026-03")
+    load_all(bronze, warehouse, INTRADAY, only_stale=False)
+    assert months(warehouse) == [*expected, ("2026-03-02", 10)]
+
+
+def test_what_was_ahead_of_an_object_is_refused_whenever_silver_runs(bronze, store, warehouse):
+    later = [str(day) for day in sessions(date(2026, 3, 2), date(2026, 3, 3))]
+    put(store, "daily_bars", 1, payload(DAILY, [(day, 10, 7.0, 0.0, 1, 7) for day in later]))
+    loaded = load_all(bronze, warehouse, DAILY)
+    assert (loaded.load.row_count, loaded.load.rejected_count) == (1, 1)
+    assert "session_is_not_in_the_future" in loaded.rejected_by_rule

@@ -143,6 +143,18 @@ def test_a_bar_of_the_future_is_set_apart_and_the_running_week_stays():
     assert shaped.rejected["rules"].to_list() == [["session_is_not_in_the_future"]]
 
 
+def test_each_payload_is_held_against_its_own_day():
+    payload = daily({"2024-04-15": raw_day(), "2024-04-16": raw_day()})
+    days = {"A": date(2024, 4, 15), "B": date(2025, 1, 2)}
+    together = DAILY.shape_many(dict.fromkeys(days, payload), days)
+    for ticker, day in days.items():
+        alone = DAILY.shape(ticker, payload, as_of=day)
+        assert together[ticker].rows.equals(alone.rows)
+        assert together[ticker].rejected.equals(alone.rejected)
+    assert together["A"].rows["session_date"].to_list() == [date(2024, 4, 15)]
+    assert together["B"].rejected.is_empty()
+
+
 def test_a_day_without_a_session_is_set_apart_where_the_exchange_is_known():
     holiday = daily({"2024-07-04": raw_day(), "2024-07-05": raw_day()})
     new_york = DAILY.shape("BRK.B", holiday)
@@ -452,7 +464,8 @@ def test_every_shaped_frame_has_the_columns_and_types_of_its_schema():
         shaped = table.shape("A", payloads[name])
         types = table.schema.create_empty().select(table.columns).schema
         assert dict(shaped.rows.schema) == {**types, "dataset": pl.String()}
-        assert shaped.rejected.columns == ["dataset", "row_values", "rules"]
+        expected = ["dataset", "row_values", "rules", *table.primary_key]
+        assert shaped.rejected.columns == expected
 
 
 SESSIONS = calendar.sessions(date(2024, 1, 2), date(2024, 6, 28))

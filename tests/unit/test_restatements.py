@@ -285,3 +285,12 @@ def test_a_payload_without_adjusted_closes_restates_and_corrects_nothing():
 def test_a_value_that_both_payloads_give_is_corrected_though_other_columns_are_gone():
     changes = comparing(bars(10, 11), raw(bars(10, 12, at=AFTER)))
     assert changes.superseded["class"].to_list() == ["other columns", "vendor correction"]
+
+
+def test_adjusted_closes_of_a_reply_and_a_file_that_came_to_hold_together_are_one_event():
+    given = bars(10, 10, adjusted=[9, 9], at=AFTER).with_columns(
+        bronze_key=pl.Series(["a file", "the reply"])
+    )
+    (event,) = comparing(bars(10, 10), given).restated.to_dicts()
+    assert (event["keys"], event["restated_at"]) == (DAYS[:2], AFTER)
+    assert event["new_bronze_key"] == "the reply"

@@ -75,11 +75,12 @@ class SilverTable:
         return shaped
 
     def shape_many(
-        self, batch: Mapping[str, Payloads], as_of: date | None = None
+        self, batch: Mapping[str, Payloads], as_of: date | Mapping[str, date] | None = None
     ) -> dict[str, Shaped | PayloadError]:
         """Shape the payloads of each ticker, or say why they cannot be read.
 
-        Bars that are dated after `as_of`, today in UTC unless it is given, break a rule.
+        Bars that are dated after `as_of`, which may be of each ticker and is today in UTC unless it
+        is given, break a rule.
         """
         readings: dict[str, Reading] = {}
         errors: dict[str, PayloadError] = {}
@@ -89,7 +90,8 @@ class SilverTable:
             except PayloadError as error:
                 errors[ticker] = error
         today = as_of or datetime.now(UTC).date()
-        shaped = check(self.schema, list(readings.values()), today)
+        days = [today[ticker] if isinstance(today, Mapping) else today for ticker in readings]
+        shaped = check(self.schema, list(readings.values()), days)
         return errors | dict(zip(readings, shaped, strict=True))
 
 

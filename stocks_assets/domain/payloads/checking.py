@@ -17,9 +17,7 @@ _FIRST_KNOWN_SESSION = date(1960, 1, 1)
 # Three letters name an exchange elsewhere (.LON, .TRT, .SHH), fewer a class of shares.
 _LISTED_ELSEWHERE = r"\.[A-Z]{3}$"
 _KEY_RULE = "primary_key"
-_NOTHING_REJECTED = pl.DataFrame(
-    schema={"dataset": pl.String, "row_values": pl.String, "rules": pl.List(pl.String)}
-)
+_REJECTED = {"dataset": pl.String(), "row_values": pl.String(), "rules": pl.List(pl.String())}
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +26,9 @@ class Shaped:
 
     `rows` has the columns of the table's schema, no key twice, in no given order; `rejected` has
     `row_values` (the raw row as JSON) and `rules` (names of the rules that it breaks). Both have
-    `dataset`, the input of each row. `is_whole` tells whether the payload has the whole history:
-    then what it has not is not.
+    `dataset`, the input of each row, and the columns of the key, null where a rejected row has none
+    that can be read. `is_whole` tells whether the payload has the whole history: then what it has
+    not is not.
     """
 
     rows: pl.DataFrame
@@ -37,18 +36,22 @@ class Shaped:
     is_whole: bool = True
 
 
-def check(schema: type[dy.Schema], readings: Sequence[Reading], as_of: date) -> list[Shaped]:
-    """Tell the good rows of each reading from those that break a rule of `schema` on day `as_of`.
+def check(
+    schema: type[dy.Schema], readings: Sequence[Reading], as_of: Sequence[date]
+) -> list[Shaped]:
+    """Tell the good rows of each reading from those that break a rule of `schema` on its day.
 
     All are checked in one go, as a check takes milliseconds however few rows it has.
     """
     if not readings:
         return []
     together = pl.concat(
-        reading.frame.with_columns(pl.lit(number, dtype=pl.UInt32).alias("reading"))
-        for number, reading in enumerate(readings)
+        reading.frame.with_columns(
+            pl.lit(number, dtype=pl.UInt32).alias("reading"), pl.lit(day).alias("as_of")
+        )
+        for number, (reading, day) in enumerate(zip(readings, as_of, strict=True))
     )
-    checked = schema.filter(_with_circumstances(together, schema, as_of))
+    checked = schema.filter(_with_circumstances(together, schema, max(as_of)))
     good: pl.DataFrame = checked.result
     rejected: dict[int, pl.DataFrame] = {}
     if len(checked.failure):
@@ -59,27 +62,29 @@ def check(schema: type[dy.Schema], readings: Sequence[Reading], as_of: date) -> 
     good = good.select(*stored, "dataset", "reading")
     rows = _by_reading(good)
     nothing = good.clear().drop("reading")
+    key = schema.primary_key()
+    nothing_rejected = pl.DataFrame(schema=_REJECTED | {name: good.schema[name] for name in key})
     return [
         Shaped(
             rows.get(number, nothing),
-            _with_raw_values(rejected[number], reading)
+            _with_raw_values(rejected[number], reading, key)
             if number in rejected
-            else _NOTHING_REJECTED,
+            else nothing_rejected,
             reading.is_whole,
         )
         for number, reading in enumerate(readings)
     ]
 
 
-def _with_circumstances(frame: pl.DataFrame, schema: type[dy.Schema], as_of: date) -> pl.DataFrame:
-    """Add what the rules hold a row against."""
-    frame = frame.with_columns(pl.lit(as_of).alias("as_of"))
+def _with_circumstances(frame: pl.DataFrame, schema: type[dy.Schema], last: date) -> pl.DataFrame:
+    """Add what the rules hold a row against, where `last` is the last `as_of`."""
     if "is_session" not in schema.column_names():
         return frame
     return frame.with_columns(
         # A day that is no date breaks another rule.
         pl.col("session_date")
-        .is_in(_sessions(as_of))
+        .is_in(_sessions(last.year))
+        .and_(pl.col("session_date") <= pl.col("as_of"))
         .fill_null(value=True)
         .or_(pl.col("ticker").str.contains(_LISTED_ELSEWHERE))
         .alias("is_session")
@@ -87,8 +92,9 @@ def _with_circumstances(frame: pl.DataFrame, schema: type[dy.Schema], as_of: dat
 
 
 @lru_cache(maxsize=2)
-def _sessions(until: date) -> pl.Series:
-    return pl.Series([calendar.sessions(_FIRST_KNOWN_SESSION, until)], dtype=pl.List(pl.Date))
+def _sessions(until_year: int) -> pl.Series:
+    sessions = calendar.sessions(_FIRST_KNOWN_SESSION, date(until_year, 12, 31))
+    return pl.Series([sessions], dtype=pl.List(pl.Date))
 
 
 def _settle(schema: type[dy.Schema], failure: dy.FailureInfo) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -120,7 +126,7 @@ def _by_reading(frame: pl.DataFrame) -> dict[int, pl.DataFrame]:
     return {int(number): part for (number,), part in parts.items()}
 
 
-def _with_raw_values(bad: pl.DataFrame, reading: Reading) -> pl.DataFrame:
+def _with_raw_values(bad: pl.DataFrame, reading: Reading, key: Sequence[str]) -> pl.DataFrame:
     raw = reading.raw()
     values = [json.dumps(storable(raw[number]), ensure_ascii=False) for number in bad["row_number"]]
-    return bad.select("dataset", pl.Series("row_values", values, dtype=pl.String), "rules")
+    return bad.select("dataset", pl.Series("row_values", values, dtype=pl.String), "rules", *key)
