@@ -231,6 +231,15 @@ def test_rows_come_as_they_are_read_and_the_rest_is_not_waited_for(reader_url):
         ("select 1; select 2", "cannot insert multiple commands into a prepared statement"),
         ("set timezone = 'UTC'", "the statement returns no rows"),
         (" ; ", "there is no statement"),
+        ("select '\udcff'", "the statement is not text in UTF-8"),
+        (
+            "copy (select 1) to stdout",
+            "COPY cannot be used here; give its SELECT alone, and --output a file for the rows",
+        ),
+        (
+            "select pg_terminate_backend(pg_backend_pid())",
+            "terminating connection due to administrator command",
+        ),
         (
             "delete from silver.daily_bars",
             "cannot execute DELETE in a read-only transaction; analysts may read gold and silver, "
