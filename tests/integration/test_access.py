@@ -160,6 +160,49 @@ def test_a_role_that_may_do_more_is_not_made_a_reader(warehouse):
         Reader("stocks", "secret", 300).prepare(warehouse.database_url, owns_password=True)
 
 
+@pytest.mark.parametrize(
+    ("right", "said"),
+    [
+        ("grant pg_write_all_data to application", "it is a member of pg_write_all_data"),
+        ("alter table gold.facts owner to application", "it owns table gold.facts"),
+        ("grant insert on gold.facts to application", "it may insert on table gold.facts"),
+        ("grant all on all tables in schema ops to application", "it may "),
+        (
+            "grant update (number) on gold.facts to application",
+            "it may update on column number of table gold.facts",
+        ),
+        ("grant create on schema gold to application", "it may create on schema gold"),
+        (
+            "alter default privileges in schema gold grant delete on tables to application",
+            "it may delete on default privileges on new relations",
+        ),
+    ],
+)
+def test_the_role_of_an_application_that_writes_is_left_as_it_is(warehouse, owner, right, said):
+    def settings():
+        return owner.execute(
+            "select rolpassword, (select count(*) from pg_db_role_setting where setrole = oid) "
+            "from pg_authid where rolname = 'application'"
+        ).fetchall()
+
+    owner.execute("drop role if exists application")
+    owner.execute("create role application login password 'theirs'")
+    owner.execute("create schema gold create table facts (number int)")
+    owner.execute(right)
+    before = settings()
+    with pytest.raises(SettingsError, match=f"STOCKS_READER_ROLE='application' .*: {said}"):
+        Reader("application", "ours", 300).prepare(warehouse.database_url, owns_password=True)
+    assert settings() == before
+    owner.execute("drop owned by application")
+    owner.execute("drop role application")
+
+
+def test_a_reader_that_keeps_something_for_its_session_stays_the_reader(warehouse, reader):
+    reader.execute("set session characteristics as transaction read write")
+    reader.execute("create temporary table kept (number serial)")
+    READER.prepare(warehouse.database_url, owns_password=True)
+
+
 # Queries
 
 VALUES = """
