@@ -6,13 +6,13 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, NoReturn, cast
 
 import polars as pl
 import psycopg
 import pyarrow.parquet as pq
 from psycopg import postgres
-from psycopg.pq import ExecStatus
+from psycopg.pq import ExecStatus, TransactionStatus
 from psycopg.types.numeric import FloatLoader
 from psycopg.types.string import TextLoader
 
@@ -67,28 +67,45 @@ def run(database_url: str, statement: str, *, as_text: bool = False) -> Iterator
     and what Polars has no type for is text. With `as_text` all but booleans is PostgreSQL's text.
 
     Raises:
-        QueryError: PostgreSQL refuses the statement, or it returns no rows by its nature.
+        QueryError: PostgreSQL refuses it, or goes away, or it returns no rows by its nature.
         StackError: no connection can be made.
     """
     if not statement.strip().strip(";"):
         raise QueryError("there is no statement")
+    try:
+        encoded = statement.encode()
+    except UnicodeEncodeError as error:
+        raise QueryError("the statement is not text in UTF-8") from error
     with connect(database_url) as connection:
         try:
-            columns = _columns(connection, statement, as_text=as_text)
+            columns = _columns(connection, encoded, as_text=as_text)
             cursor = connection.cursor()
             for info in postgres.types:
                 _choose_loaders(cursor, info, as_text=as_text)
             if not columns:
-                cursor.execute(statement.encode())
-                raise QueryError("the statement returns no rows")
-            rows = cursor.stream(statement.encode(), size=_ROWS_AT_ONCE)
+                _refuse(cursor, encoded)
+            rows = cursor.stream(encoded, size=_ROWS_AT_ONCE)
             schema = {column.name: column.dtype for column in columns}
             with closing(cast("Generator[tuple[object, ...]]", rows)):
                 yield Result(columns, _batches(rows, schema))
         except psycopg.Error as error:
             raise QueryError(explain(error, statement)) from error
         finally:
-            connection.rollback()
+            # It ends the transaction too, which a rollback cannot once the connection is lost.
+            connection.close()
+
+
+def _refuse(cursor: psycopg.Cursor[tuple[object, ...]], statement: bytes) -> NoReturn:
+    """Run what returns no rows, as PostgreSQL may know better what is wrong with it."""
+    try:
+        cursor.execute(statement)
+    except psycopg.ProgrammingError as error:
+        if cursor.connection.info.transaction_status is TransactionStatus.ACTIVE:
+            raise QueryError(
+                "COPY cannot be used here; give its SELECT alone, and --output a file for the rows"
+            ) from error
+        raise
+    raise QueryError("the statement returns no rows")
 
 
 def _batches(
@@ -98,9 +115,9 @@ def _batches(
         yield pl.DataFrame(batch, schema=schema, orient="row")
 
 
-def _columns(connection: psycopg.Connection, statement: str, *, as_text: bool) -> list[Column]:
+def _columns(connection: psycopg.Connection, statement: bytes, *, as_text: bool) -> list[Column]:
     """Return the columns of what `statement` returns, without running it."""
-    prepared = connection.pgconn.prepare(b"", statement.encode())
+    prepared = connection.pgconn.prepare(b"", statement)
     if prepared.status != ExecStatus.COMMAND_OK:
         raise psycopg.errors.error_from_result(prepared)
     described = connection.pgconn.describe_prepared(b"")

@@ -15,6 +15,45 @@ from stocks_assets.errors import SettingsError, StackError
 
 SCHEMAS = ("gold", "silver")
 
+# What a role may do but read. What everybody may do does not count, as no other role may do less;
+# nor do an analyst's temporary tables, which are there while others make the role ready again.
+_MORE_THAN_READING = """
+    with wanted as (select * from pg_roles where rolname = %s),
+    granted as (
+        select relacl as acl, 'pg_class'::regclass as class, oid, 0 as number from pg_class
+        union all
+        select attacl, 'pg_class'::regclass, attrelid, attnum from pg_attribute
+        union all
+        select nspacl, 'pg_namespace'::regclass, oid, 0 from pg_namespace
+        union all
+        select datacl, 'pg_database'::regclass, oid, 0 from pg_database
+        where datname = current_database()
+        union all
+        select defaclacl, 'pg_default_acl'::regclass, oid, 0 from pg_default_acl
+    )
+    select 'it is made for more than that' from wanted
+    where rolsuper or rolcreaterole or rolcreatedb or rolbypassrls or rolreplication
+        or rolname = current_user
+    union all
+    select 'it is a member of ' || roleid::regrole
+    from pg_auth_members join wanted on member = wanted.oid
+    union all
+    select 'it owns ' || pg_describe_object(classid, objid, objsubid)
+    from pg_shdepend join wanted on refobjid = wanted.oid and refclassid = 'pg_authid'::regclass
+    where deptype = 'o'
+        and dbid in (0, (select oid from pg_database where datname = current_database()))
+        and not (
+            classid = 'pg_class'::regclass
+            and exists (select from pg_class where oid = objid and relpersistence = 't')
+        )
+    union all
+    select 'it may ' || lower(privilege_type) || ' on ' || pg_describe_object(class, oid, number)
+    from granted, aclexplode(acl)
+    where grantee = (select oid from wanted)
+        and privilege_type in ('INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'CREATE')
+    limit 1
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Reader:
@@ -59,17 +98,15 @@ class Reader:
                 )
 
     def _make(self, connection: psycopg.Connection) -> None:
-        found = connection.execute(
-            "select rolsuper or rolcreaterole or rolcreatedb or rolbypassrls or rolreplication "
-            "or rolname = current_user from pg_roles where rolname = %s",
-            (self.role,),
-        ).fetchone()
-        if found == (True,):
+        more = connection.execute(_MORE_THAN_READING, (self.role,)).fetchone()
+        if more is not None:
             raise SettingsError(
-                f"STOCKS_READER_ROLE={self.role!r} cannot be used: that role may do more than read;"
-                " choose the name of another one, or one that is not there yet"
+                f"STOCKS_READER_ROLE={self.role!r} cannot be used: that role may do more than read:"
+                f" {more[0]}; choose the name of another one, or one that is not there yet"
             )
-        if found is None:
+        if not _asks(
+            connection, "select exists (select from pg_roles where rolname = %s)", self.role
+        ):
             create = SQL("create role {} login password ").format(Identifier(self.role))
             # Two commands may come here at once.
             with suppress(psycopg.errors.DuplicateObject):

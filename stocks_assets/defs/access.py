@@ -8,6 +8,7 @@ written as a whole. The job `export` brings them up to date, by hand or by the s
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
 from itertools import groupby
 from typing import Any
 
@@ -31,11 +32,13 @@ from stocks_assets.defs.bronze import OWNERS
 from stocks_assets.defs.jobs import ACCESS, EXPORT, LOAD, REFRESH, UNFINISHED, refresh_run
 from stocks_assets.defs.partitions import TICKERS
 from stocks_assets.defs.universe import universe
+from stocks_assets.domain.arrivals import pause
 from stocks_assets.domain.exports import ExportedTable, exported_tables
 
 KINDS = {"s3", "parquet"}
 BY_TICKER = dg.AssetKey(["curated", "by_ticker"])
 WHOLE = dg.AssetKey(["curated", "whole"])
+_CHANGE_TAG = "stocks/gold_change"
 _SECONDS_BETWEEN_LOOKS = 60
 
 
@@ -174,7 +177,7 @@ def _table(results: Sequence[Exported]) -> dg.TableMetadataValue:
 def gold_changed(
     context: dg.SensorEvaluationContext, warehouse: dg.ResourceParam[Warehouse]
 ) -> dg.RunRequest | dg.SkipReason:
-    """Request one run for what has changed; the same change never starts a second one."""
+    """Request a run for what has changed: one that failed comes again, ever more seldom."""
     newest = warehouse.newest_gold_change()
     if newest is None:
         return dg.SkipReason("gold has noted no change")
@@ -185,5 +188,27 @@ def gold_changed(
     tickers = universe(context.instance)
     if not tickers:
         return dg.SkipReason("there are no tickers")
+    of_change = dg.RunsFilter(job_name=EXPORT, tags={_CHANGE_TAG: str(newest)})
+    attempts = context.instance.get_run_records(of_change)
+    wait = _reason_to_wait(attempts, datetime.now(UTC))
+    if wait is not None:
+        return dg.SkipReason(wait)
+    run_key = f"{newest}, attempt {len(attempts) + 1}" if attempts else str(newest)
     run_config, tags = refresh_run(tickers, tickers)
-    return dg.RunRequest(run_key=str(newest), run_config=run_config, tags=tags)
+    tags[_CHANGE_TAG] = str(newest)
+    return dg.RunRequest(run_key=run_key, run_config=run_config, tags=tags)
+
+
+def _reason_to_wait(attempts: Sequence[dg.RunRecord], now: datetime) -> str | None:
+    """Return why a change is not exported now, after `attempts` that have ended, newest first.
+
+    A run that somebody cancelled is not made up for.
+    """
+    if any(one.dagster_run.status != dg.DagsterRunStatus.FAILURE for one in attempts):
+        return "the newest change of gold was exported, or its export was cancelled"
+    if not attempts:
+        return None
+    due = attempts[0].update_timestamp + pause(len(attempts))
+    if now >= due:
+        return None
+    return f"{len(attempts)} exports failed; the next attempt is due at {due:%Y-%m-%d %H:%M} UTC"

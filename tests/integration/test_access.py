@@ -5,6 +5,7 @@ import json
 from datetime import UTC, date, datetime
 
 import boto3
+import dagster as dg
 import duckdb
 import polars as pl
 import psycopg
@@ -18,7 +19,9 @@ from stocks_assets.adapters.query import limited, run, write, write_file
 from stocks_assets.adapters.reader import Reader
 from stocks_assets.adapters.sources.sample import SampleSource
 from stocks_assets.adapters.warehouse import Warehouse
+from stocks_assets.defs.access import gold_changed
 from stocks_assets.defs.jobs import EXPORT, refresh_run
+from stocks_assets.defs.partitions import TICKERS
 from stocks_assets.domain.exports import ExportedTable, ExportKey, Format, exported_tables
 from stocks_assets.domain.sample_market import SampleMarket
 from stocks_assets.errors import QueryError, SettingsError, StackError
@@ -160,6 +163,49 @@ def test_a_role_that_may_do_more_is_not_made_a_reader(warehouse):
         Reader("stocks", "secret", 300).prepare(warehouse.database_url, owns_password=True)
 
 
+@pytest.mark.parametrize(
+    ("right", "said"),
+    [
+        ("grant pg_write_all_data to application", "it is a member of pg_write_all_data"),
+        ("alter table gold.facts owner to application", "it owns table gold.facts"),
+        ("grant insert on gold.facts to application", "it may insert on table gold.facts"),
+        ("grant all on all tables in schema ops to application", "it may "),
+        (
+            "grant update (number) on gold.facts to application",
+            "it may update on column number of table gold.facts",
+        ),
+        ("grant create on schema gold to application", "it may create on schema gold"),
+        (
+            "alter default privileges in schema gold grant delete on tables to application",
+            "it may delete on default privileges on new relations",
+        ),
+    ],
+)
+def test_the_role_of_an_application_that_writes_is_left_as_it_is(warehouse, owner, right, said):
+    def settings():
+        return owner.execute(
+            "select rolpassword, (select count(*) from pg_db_role_setting where setrole = oid) "
+            "from pg_authid where rolname = 'application'"
+        ).fetchall()
+
+    owner.execute("drop role if exists application")
+    owner.execute("create role application login password 'theirs'")
+    owner.execute("create schema gold create table facts (number int)")
+    owner.execute(right)
+    before = settings()
+    with pytest.raises(SettingsError, match=f"STOCKS_READER_ROLE='application' .*: {said}"):
+        Reader("application", "ours", 300).prepare(warehouse.database_url, owns_password=True)
+    assert settings() == before
+    owner.execute("drop owned by application")
+    owner.execute("drop role application")
+
+
+def test_a_reader_that_keeps_something_for_its_session_stays_the_reader(warehouse, reader):
+    reader.execute("set session characteristics as transaction read write")
+    reader.execute("create temporary table kept (number serial)")
+    READER.prepare(warehouse.database_url, owns_password=True)
+
+
 # Queries
 
 VALUES = """
@@ -231,6 +277,15 @@ def test_rows_come_as_they_are_read_and_the_rest_is_not_waited_for(reader_url):
         ("select 1; select 2", "cannot insert multiple commands into a prepared statement"),
         ("set timezone = 'UTC'", "the statement returns no rows"),
         (" ; ", "there is no statement"),
+        ("select '\udcff'", "the statement is not text in UTF-8"),
+        (
+            "copy (select 1) to stdout",
+            "COPY cannot be used here; give its SELECT alone, and --output a file for the rows",
+        ),
+        (
+            "select pg_terminate_backend(pg_backend_pid())",
+            "terminating connection due to administrator command",
+        ),
         (
             "delete from silver.daily_bars",
             "cannot execute DELETE in a read-only transaction; analysts may read gold and silver, "
@@ -489,6 +544,61 @@ def test_the_graph_exports_all_of_gold_and_again_just_what_changed(world):
     daily = scan(world.store, "fct_daily_prices").collect()
     rows = held("select * from gold.fct_daily_prices")
     assert_frame_equal(daily, rows, check_row_order=False, check_column_order=False)
+
+
+@pytest.fixture
+def instance():
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.add_dynamic_partitions(str(TICKERS.name), ["IBM", "MSFT"])
+        yield instance
+
+
+def requested(instance, warehouse):
+    """Return what the sensor asks for, or why it asks for nothing."""
+    answer = gold_changed(
+        dg.build_sensor_context(instance=instance, resources={"warehouse": warehouse})
+    )
+    return answer if isinstance(answer, dg.RunRequest) else answer.skip_message
+
+
+@dg.job(name=EXPORT)
+def exporting():
+    """Do nothing, well."""
+
+
+def begin(instance, request):
+    return instance.create_run_for_job(
+        exporting, tags=request.tags, status=dg.DagsterRunStatus.STARTED
+    )
+
+
+def test_an_export_that_failed_is_asked_for_again_and_ever_more_seldom(market, warehouse, instance):
+    first = requested(instance, warehouse)
+    assert first.run_config["resources"]["batch"]["config"]["tickers"] == ["IBM", "MSFT"]
+    run = begin(instance, first)
+    assert requested(instance, warehouse) == "a run of 'export' has not ended"
+    instance.report_run_failed(run)
+    second = requested(instance, warehouse)
+    assert second.run_key != first.run_key
+    assert requested(instance, warehouse).run_key == second.run_key
+    run = begin(instance, second)
+    assert requested(instance, warehouse) == "a run of 'export' has not ended"
+    instance.report_run_failed(run)
+    assert "2 exports failed; the next attempt is due at" in requested(instance, warehouse)
+    change(market, ["AAPL"])
+    assert requested(instance, warehouse).run_key not in (first.run_key, second.run_key)
+
+
+@pytest.mark.parametrize("end", ["succeeded", "canceled"])
+def test_an_export_that_has_not_failed_is_not_asked_for_again(market, warehouse, instance, end):
+    first = requested(instance, warehouse)
+    if end == "succeeded":
+        assert exporting.execute_in_process(instance=instance, tags=first.tags).success
+    else:
+        instance.report_run_canceled(begin(instance, first))
+    assert "the newest change of gold was exported" in requested(instance, warehouse)
+    change(market, ["AAPL"])
+    assert requested(instance, warehouse).run_key != first.run_key
 
 
 def manifest():
