@@ -7,13 +7,14 @@ What dlt 1.31 needs of its caller, each learnt from a load that went wrong:
 - Duplicate keys fail the MERGE: the frames come deduplicated, sorted by key.
 """
 
+import gc
 import hashlib
 import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Self
 
@@ -26,7 +27,8 @@ from psycopg.sql import SQL, Identifier
 from stocks_assets.adapters.warehouse import Warehouse, where
 
 # A load of more rows is copied in parts, at the same time.
-_ROWS_PER_COPY = 150_000
+_ROWS_PER_COPY = 100_000
+_ROWS_UNTIL_COLLECTED = 250_000
 _POLARS_TYPES: Mapping[str, pl.DataType] = {
     "text": pl.String(),
     "date": pl.Date(),
@@ -39,6 +41,9 @@ _POLARS_TYPES: Mapping[str, pl.DataType] = {
 
 class Loader:
     """Merges frames into one table, many in turn; what it needs of dlt is made once."""
+
+    # Rows that all loaders of the process have merged since Python last looked for cycles.
+    _uncollected = 0
 
     def __init__(
         self, warehouse: Warehouse, schema: str, table: str, primary_key: Sequence[str]
@@ -57,7 +62,7 @@ class Loader:
         self._close()
 
     def merge(self, frame: pl.DataFrame) -> None:
-        """Merge `frame` into the table by its key. The caller lets one merge run at a time.
+        """Merge `frame` into the table by its key; merges at the same time have no key in common.
 
         The frame has each column of the table, in its type, and no key twice. A row that says
         nothing new stays as it is: its `row_version` is what is stored, or each of its values
@@ -87,11 +92,19 @@ class Loader:
         )
         try:
             pipeline = self._pipeline = self._pipeline or self._open()
-            pipeline.run(resource, loader_file_format="parquet").raise_on_failed_jobs()
+            with self._alone_at_first():
+                pipeline.run(resource, loader_file_format="parquet").raise_on_failed_jobs()
         except BaseException:
             # What the pipeline has of a load that failed would go ahead of the next one.
             self._close()
             raise
+        finally:
+            Loader._uncollected += len(rows)
+            if Loader._uncollected >= _ROWS_UNTIL_COLLECTED:
+                # Cycles of dlt's hold the rows, and Python does not see how large they are.
+                Loader._uncollected = 0
+                del rows, resource
+                gc.collect()
 
     def _open(self) -> dlt.Pipeline:
         """Make a pipeline with a folder and a staging table that no other load has."""
@@ -130,6 +143,16 @@ class Loader:
             ),
             dataset_name=self._schema,
         )
+
+    @contextmanager
+    def _alone_at_first(self) -> Iterator[None]:
+        """Let one load at a time make dlt's own tables in the schema."""
+        with self._warehouse.connect() as connection:
+            there = connection.execute(
+                "select to_regclass(%s) is not null", (f"{self._schema}._dlt_loads",)
+            ).fetchone()
+        with nullcontext() if there == (True,) else self._warehouse.lock(f"{self._schema} dlt"):
+            yield
 
     def _close(self) -> None:
         self._pipeline = None

@@ -7,11 +7,11 @@ known when does not depend on when silver ran.
 import zlib
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from gzip import BadGzipFile
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import polars as pl
 from botocore.exceptions import BotoCoreError, ClientError
@@ -29,7 +29,8 @@ from stocks_assets.errors import PayloadError
 # What is read at once.
 _TICKERS_PER_STEP = 16
 # Bounds memory: a load is merged when it has so many rows.
-_ROWS_PER_LOAD = 200_000
+_ROWS_PER_LOAD = 120_000
+_MERGES_AT_ONCE = 2
 _DOWNLOADS_AT_ONCE = 8
 # What it comes to that an object is truncated or damaged, and that it cannot be had.
 _DAMAGED = (BadGzipFile, EOFError, zlib.error)
@@ -179,7 +180,7 @@ def _rebuild(
 def load_exchange_calendar(warehouse: Warehouse, today: date) -> pl.DataFrame:
     """Load `silver.exchange_calendar` from 1960 to the end of next year, and return it."""
     frame = exchange_calendar_frame(_CALENDAR_START, date(today.year + 1, 12, 31))
-    with warehouse.lock(f"{SCHEMA} load"):
+    with warehouse.lock("load exchange_calendar"):
         loader.merge(warehouse, SCHEMA, "exchange_calendar", frame, ["calendar_date"])
     return frame
 
@@ -364,8 +365,13 @@ class _Loading:
             for ticker in step.last_for:
                 self.progress[ticker] = _Progress(loaded_from.get(ticker, {}))
         state = {ticker: progress.state for ticker, progress in self.progress.items()}
-        for load in _one_ahead(self._loads(steps, state)):
-            self._merge(load.parts)
+        with _Mergers(self) as mergers:
+            for load in _one_ahead(self._loads(steps, state)):
+                yield from self._results(mergers.take(load))
+            yield from self._results(mergers.finish())
+
+    def _results(self, loads: Iterable[_Load]) -> Iterator[Loaded | Failed]:
+        for load in loads:
             for ticker in load.last_for:
                 yield self.progress.pop(ticker).result(ticker)
 
@@ -422,7 +428,7 @@ class _Loading:
                 return _Refusal(str(error), key, may_come=True)
         return payloads
 
-    def _merge(self, parts: Mapping[str, _Part]) -> None:
+    def merge(self, parts: Mapping[str, _Part]) -> None:
         """Load what came of the next objects of some tickers, and note what did not."""
         parts = self._as_things_stand(parts)
         good = {t: part.shaped for t, part in parts.items() if isinstance(part.shaped, Shaped)}
@@ -563,7 +569,7 @@ class _Loading:
         if lines:
             self.warehouse.record_refused_objects(self.table.name, lines, self.began_at)
         for ticker, one in singly:
-            self._merge(self._shape({ticker: one}, {ticker: self.progress[ticker].state}))
+            self.merge(self._shape({ticker: one}, {ticker: self.progress[ticker].state}))
 
     def _was_loaded(self, key: BronzeKey) -> bool:
         return self.warehouse.was_loaded(self.table.name, str(key))
@@ -580,6 +586,57 @@ class _Loading:
         if self.table.is_of_market:
             return None
         return pl.concat(part.rejected.select(self.table.primary_key) for part in parts)
+
+
+class _Mergers:
+    """Merges loads, a few at once: while PostgreSQL writes one, the next is got ready for it."""
+
+    def __init__(self, loading: _Loading) -> None:
+        self._loading = loading
+        self._pool = ThreadPoolExecutor(_MERGES_AT_ONCE, thread_name_prefix="merge")
+        self._stores = [
+            loading.store,
+            *(loading.store.another() for _ in range(_MERGES_AT_ONCE - 1)),
+        ]
+        self._at_work: dict[Future[None], _Load] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+        for store in self._stores[1:]:
+            store.close()
+
+    def take(self, load: _Load) -> list[_Load]:
+        """Begin to merge `load`, and return the loads that ended meanwhile."""
+        ended = []
+        while len(self._at_work) == _MERGES_AT_ONCE or self._has_ticker_of(load):
+            ended += self._wait()
+        self._at_work[self._pool.submit(self._merge, load)] = load
+        return ended
+
+    def finish(self) -> Iterator[_Load]:
+        """Yield the loads that are left, as they end."""
+        while self._at_work:
+            yield from self._wait()
+
+    def _merge(self, load: _Load) -> None:
+        store = self._stores.pop()
+        try:
+            replace(self._loading, store=store).merge(load.parts)
+        finally:
+            self._stores.append(store)
+
+    def _has_ticker_of(self, load: _Load) -> bool:
+        return any(load.parts.keys() & other.parts.keys() for other in self._at_work.values())
+
+    def _wait(self) -> list[_Load]:
+        ended, _ = wait(self._at_work, return_when=FIRST_COMPLETED)
+        loads = [self._at_work.pop(one) for one in ended]
+        for one in ended:
+            one.result()
+        return loads
 
 
 def _record(

@@ -80,8 +80,16 @@ class SilverStore:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of what merges share."""
         self._reader, self._loaders = None, {}
         self._opened.close()
+
+    def another(self) -> "SilverStore":
+        """Return a store of the same tables, for another thread."""
+        return SilverStore(self._warehouse, self._schema)
 
     def merge(
         self,
@@ -93,7 +101,9 @@ class SilverStore:
         withdrawn: Mapping[str, Withdrawn] | None = None,
         accept_shorter: bool = False,
     ) -> Merged:
-        """Merge `given` into `table`; what it supersedes is kept. One merge runs at a time.
+        """Merge `given` into `table`; what it supersedes is kept.
+
+        The caller sees to it that merges at the same time have no ticker in common.
 
         `given` has the table's business columns, `bronze_key` and `known_at`, and no key twice. Of
         the tickers in `whole` it has all rows there are: those stored beyond them are removed, but
@@ -115,49 +125,48 @@ class SilverStore:
                 )
             whole = dict.fromkeys([*known, *came], origin)
             accept_shorter = True
-        with self._warehouse.lock(f"{self._schema} load"):
-            versions = self._versions(table, given, [*whole, *withdrawn])
-            unsure = versions.select(key).clear() if unsure is None else unsure
-            refused = {} if accept_shorter else _suspicious(given, unsure, versions, whole)
-            given = given.filter(~pl.col("ticker").is_in(list(refused)))
-            delta = given.join(
-                versions.rename({"row_version": "_stored"}), on=key, how="left"
-            ).filter(pl.col("_stored").ne_missing(pl.col("row_version")))
-            lacking = versions.filter(
-                pl.col("ticker").is_in([ticker for ticker in whole if ticker not in refused])
-            ).join(given, on=key, how="anti")
-            taken_back = [
-                versions.join(lines.keys, on=key, how="semi")
-                for ticker, lines in withdrawn.items()
-                if ticker not in refused
-            ]
-            gone = pl.concat([lacking, *taken_back]).unique(key, maintain_order=True)
-            has_no_key = pl.any_horizontal(pl.col(key).is_null())
-            gone = gone.join(unsure, on=key, how="anti").join(
-                unsure.filter(has_no_key), on="ticker", how="anti"
+        versions = self._versions(table, given, [*whole, *withdrawn])
+        unsure = versions.select(key).clear() if unsure is None else unsure
+        refused = {} if accept_shorter else _suspicious(given, unsure, versions, whole)
+        given = given.filter(~pl.col("ticker").is_in(list(refused)))
+        delta = given.join(versions.rename({"row_version": "_stored"}), on=key, how="left").filter(
+            pl.col("_stored").ne_missing(pl.col("row_version"))
+        )
+        lacking = versions.filter(
+            pl.col("ticker").is_in([ticker for ticker in whole if ticker not in refused])
+        ).join(given, on=key, how="anti")
+        taken_back = [
+            versions.join(lines.keys, on=key, how="semi")
+            for ticker, lines in withdrawn.items()
+            if ticker not in refused
+        ]
+        gone = pl.concat([lacking, *taken_back]).unique(key, maintain_order=True)
+        has_no_key = pl.any_horizontal(pl.col(key).is_null())
+        gone = gone.join(unsure, on=key, how="anti").join(
+            unsure.filter(has_no_key), on="ticker", how="anti"
+        )
+        superseded = pl.concat(
+            [delta.filter(pl.col("_stored").is_not_null()).select(key), gone.select(key)]
+        )
+        stored = self._stored(table, superseded)
+        changes = compare(
+            delta.drop("_stored"),
+            stored.join(gone, on=key, how="anti"),
+            _with_removal(
+                stored.join(gone, on=key, how="semi"),
+                {ticker: lines.origin for ticker, lines in withdrawn.items()} | dict(whole),
+            ),
+            key,
+            versions,
+        )
+        self._keep(table, changes)
+        self._loader(table).merge(
+            changes.rows.with_columns(
+                pl.lit(uuid.uuid4().hex).alias("load_id"),
+                pl.lit(datetime.now(UTC)).cast(pl.Datetime("us", "UTC")).alias("loaded_at"),
             )
-            superseded = pl.concat(
-                [delta.filter(pl.col("_stored").is_not_null()).select(key), gone.select(key)]
-            )
-            stored = self._stored(table, superseded)
-            changes = compare(
-                delta.drop("_stored"),
-                stored.join(gone, on=key, how="anti"),
-                _with_removal(
-                    stored.join(gone, on=key, how="semi"),
-                    {ticker: lines.origin for ticker, lines in withdrawn.items()} | dict(whole),
-                ),
-                key,
-                versions,
-            )
-            self._keep(table, changes)
-            self._loader(table).merge(
-                changes.rows.with_columns(
-                    pl.lit(uuid.uuid4().hex).alias("load_id"),
-                    pl.lit(datetime.now(UTC)).cast(pl.Datetime("us", "UTC")).alias("loaded_at"),
-                )
-            )
-            self._delete(table, gone.select(key))
+        )
+        self._delete(table, gone.select(key))
         return Merged(changes, refused)
 
     def keys_of(
@@ -328,10 +337,7 @@ class SilverStore:
 
         A table of the market is taken over whole.
         """
-        with (
-            self._warehouse.lock(f"{self._schema} load"),
-            self._warehouse.connect() as connection,
-        ):
+        with self._warehouse.connect() as connection:
             for name in (table.name, *_HISTORY):
                 columns = SQL(", ").join(
                     map(Identifier, loader.writable_columns(self._warehouse, self._schema, name))

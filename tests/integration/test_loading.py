@@ -164,8 +164,8 @@ def test_a_merge_that_is_cut_off_is_not_repeated_over_what_a_crash_left(warehous
 def test_loads_at_the_same_time_lose_and_duplicate_nothing(warehouse):
     closes = [float(day) for day in range(1, 91)]
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda ticker: load(warehouse, bars(ticker, closes)), ["A", "A", "B", "C"]))
-    assert len(stored(warehouse)) == 3 * 90
+        list(pool.map(lambda ticker: load(warehouse, bars(ticker, closes)), ["A", "B", "C", "D"]))
+    assert len(stored(warehouse)) == 4 * 90
     with warehouse.connect() as connection:
         assert connection.execute("select from silver.superseded_rows").fetchall() == []
 
