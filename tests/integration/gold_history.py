@@ -2,11 +2,14 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
+from pathlib import Path
 
 import polars as pl
 import psycopg
@@ -118,15 +121,19 @@ class Dbt:
 
     def __init__(self, warehouse: Warehouse) -> None:
         self.warehouse = warehouse
-        self._target = ensure_manifest().parent
+        # Its own: others read the manifest while this one is written.
+        self.target = Path(tempfile.mkdtemp(prefix="stocks-dbt-test-"))
+        parsed = ensure_manifest().with_name("partial_parse.msgpack")
+        if parsed.exists():
+            shutil.copy(parsed, self.target)
         self._process = subprocess.Popen(
             [sys.executable, "-W", "ignore", "-c", _SERVER],
             cwd=PROJECT_DIR,
             env={
                 **os.environ,
                 "DBT_PROFILES_DIR": str(PROJECT_DIR),
-                "DBT_TARGET_PATH": str(self._target),
-                "DBT_LOG_PATH": str(self._target),
+                "DBT_TARGET_PATH": str(self.target),
+                "DBT_LOG_PATH": str(self.target),
             },
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -153,17 +160,18 @@ class Dbt:
 
     def analysis(self, name: str) -> pl.DataFrame:
         """Run a compiled analysis."""
-        path = self._target / "compiled" / "stocks" / "analyses" / f"{name}.sql"
+        path = self.target / "compiled" / "stocks" / "analyses" / f"{name}.sql"
         return query(self.warehouse, path.read_text())
 
     def status(self, test: str) -> str:
         """Return how a dbt test ended in the last call that ran it: pass, warn or fail."""
-        results = json.loads((self._target / "run_results.json").read_bytes())["results"]
+        results = json.loads((self.target / "run_results.json").read_bytes())["results"]
         return next(r["status"] for r in results if f".{test}." in f"{r['unique_id']}.")
 
     def close(self) -> None:
         with self._process:
             self._process.terminate()
+        shutil.rmtree(self.target, ignore_errors=True)
 
 
 _SERVER = """

@@ -57,14 +57,20 @@ def test_a_week_without_the_machine_is_seen_and_filled_and_what_nobody_has_is_no
     assert told.metadata["missing_sessions"].value == 5 * len(TICKERS)
     assert f"{min(TICKERS)}: 5 sessions are missing after the last bar" in told.description
 
-    request = requested(world, sample(BACK_ON))
-    assert isinstance(request, dg.RunRequest)
-    assert request.run_config["resources"]["batch"]["config"]["tickers"] == list(TICKERS)
     # The vendor has one session less than the exchange.
     assert world.refresh(sample(date(2026, 11, 19)), TICKERS, layers=INGEST).success
     told = checked(world)
     assert told.passed
     assert told.metadata["sessions_the_vendor_has_not"].value == len(TICKERS)
+
+
+def test_a_catch_up_asks_for_just_what_is_missing(world):
+    world.add(*TICKERS)
+    assert world.refresh(sample(OFF_SINCE), TICKERS, layers=INGEST).success
+    age_fetches(world, datetime(2026, 11, 14, 12, tzinfo=UTC))
+    request = requested(world, sample(BACK_ON))
+    assert isinstance(request, dg.RunRequest)
+    assert request.run_config["resources"]["batch"]["config"]["tickers"] == list(TICKERS)
 
 
 def test_a_catch_up_asks_for_nothing_once_all_is_there(world):

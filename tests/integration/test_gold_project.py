@@ -65,7 +65,7 @@ def test_the_project_builds_on_an_empty_warehouse_on_one_ticker_and_on_more(ware
     assert (rows["drawdowns_and_recoveries"]["depth"] <= -0.2).all()
 
     dbt("docs", "generate")
-    catalog = json.loads((ensure_manifest().parent / "catalog.json").read_bytes())
+    catalog = json.loads((dbt.target / "catalog.json").read_bytes())
     assert "model.stocks.mart_technical_indicators" in catalog["nodes"]
 
 
