@@ -27,6 +27,7 @@ from stocks_assets.platform import Platform
 
 if TYPE_CHECKING:
     from stocks_assets.adapters.standings import Standing
+    from stocks_assets.adapters.trace import Trace
     from stocks_assets.adapters.warehouse import Failure
     from stocks_assets.defs.headless import Headless
 app = typer.Typer(
@@ -153,6 +154,33 @@ def query(
             return
         rows = write_file(result, form, output)
     out.print(f"Wrote {_count(rows)} to {output}.", soft_wrap=True, markup=False)
+
+
+@app.command()
+def trace(
+    ticker: Annotated[str, typer.Argument(help="A ticker, such as AAPL.")],
+    day: Annotated[
+        datetime | None,
+        typer.Argument(formats=["%Y-%m-%d"], help="A date in the bar; none: the newest bars."),
+    ] = None,
+) -> None:
+    """Follow a price from gold through silver to the object that it came from.
+
+    The object is read and shaped again: what comes out has to be what silver holds. Exit status: 0
+    it is, 3 it is not, 1 there is no such bar.
+    """
+    wanted, of_day = parse_ticker(ticker), day.date() if day else None
+    traces = Platform.from_settings().trace(wanted, of_day)
+    if not traces:
+        when = f" on {of_day}" if of_day else ""
+        raise StocksError(
+            f"silver has no bar of {wanted}{when}; "
+            f"see what there is with: stocks tickers list --details"
+        )
+    for found in traces:
+        _print_trace(found)
+    if any(found.differing or found.problem for found in traces):
+        sys.exit(SOME_FAILED)
 
 
 @app.command()
@@ -290,17 +318,27 @@ def rebuild(
         list[str] | None,
         typer.Option("--table", help="A silver table, such as daily_bars; none: all."),
     ] = None,
+    layer: Annotated[
+        Literal["silver", "gold"],
+        typer.Option(help="What to build anew: silver from bronze, or gold from silver."),
+    ] = "silver",
 ) -> None:
-    """Build silver anew from bronze alone, to the same content, without asking the vendor.
+    """Build a layer anew from the one below it, to the same content, without asking the vendor.
 
     Exit status: 0 all done, 3 some tickers failed and keep what they had, 1 nothing could run.
     """
     wanted = list(dict.fromkeys(parse_ticker(ticker) for ticker in tickers or ()))
+    if layer == "gold" and (wanted or tables):
+        raise SettingsError("gold is built anew as a whole: leave out the tickers and --table")
     platform = Platform.from_settings()
     with platform.headless() as headless:
-        count = len(wanted or headless.tickers())
-        out.print(f"[bold]Building silver anew for {count} tickers[/], from bronze:")
-        report = headless.rebuild(wanted, tables or [], say)
+        if layer == "gold":
+            out.print("[bold]Building gold anew[/], from silver:")
+            report = headless.rebuild_gold(say)
+        else:
+            count = len(wanted or headless.tickers())
+            out.print(f"[bold]Building silver anew for {count} tickers[/], from bronze:")
+            report = headless.rebuild(wanted, tables or [], say)
     if report.error is not None:
         err.print(f"[bold red]error:[/] {escape(report.error)}", soft_wrap=True)
         sys.exit(NOTHING_RAN)
@@ -308,7 +346,7 @@ def rebuild(
         say(f"{failure.ticker}: {failure.reason} ({failure.asset})")
     if report.failures:
         sys.exit(SOME_FAILED)
-    out.print("Done. Gold follows with the next refresh.")
+    out.print("Done." if layer == "gold" else "Done. Gold follows with the next refresh.")
 
 
 @app.command()
@@ -385,6 +423,44 @@ def demo(
         out.print("See it in the browser with: [bold]stocks up[/]  (.venv/bin/stocks up)")
         sys.exit(code)
     _serve(platform)
+
+
+_PRICES = ("open", "high", "low", "close", "volume", "dividend_amount", "split_ratio")
+
+
+def _print_trace(found: "Trace") -> None:
+    """Print a bar, from gold down to the words of the vendor."""
+
+    def line(what: str, text: str) -> None:
+        out.print(f"  {what:<9}{text}", soft_wrap=True, markup=False)
+
+    row = found.silver
+    out.print(f"[bold]{escape(row['ticker'])}[/], {row['session_date']}, silver.{found.table}")
+    if found.gold is None:
+        line("gold", "not built yet: stocks refresh")
+    else:
+        names = [name for name in _PRICES if found.gold.get(name) is not None]
+        line("gold", ", ".join(f"{name} {found.gold[name]}" for name in names))
+        if found.gold["bronze_key"] != row["bronze_key"]:
+            line("", f"is of {found.gold['bronze_key']}; a refresh brings it up to date")
+    names = [name for name in (*_PRICES, "adjusted_close") if row.get(name) is not None]
+    line("silver", ", ".join(f"{name} {row[name]}" for name in names))
+    line("", f"known since {row['known_at']:%Y-%m-%d %H:%M:%S}, load {row['load_id']}")
+    line("bronze", str(found.key))
+    if found.given is not None:
+        line("vendor", found.given)
+    if found.problem or found.differing:
+        why = found.problem or f"other values come out for {', '.join(found.differing)}"
+        out.print(f"  [bold red]recomputed[/] {escape(why)}; put it right with:", soft_wrap=True)
+        line("", f"stocks rebuild {row['ticker']} --table {found.table}")
+    else:
+        line("", "shaped again, the object gives what silver holds")
+    for value in found.earlier:
+        line(
+            "earlier",
+            f"{value['column_name']} {value['old_value']} until {value['restated_at']:%Y-%m-%d} "
+            f"({value['class']}, {value['old_bronze_key']})",
+        )
 
 
 def _statement(given: str | None, file: Path | None) -> str:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from stocks_assets.adapters.reader import Reader
     from stocks_assets.adapters.sources.port import Source
     from stocks_assets.adapters.standings import Standing
+    from stocks_assets.adapters.trace import Trace
     from stocks_assets.adapters.warehouse import Warehouse
     from stocks_assets.defs.headless import Headless
     from stocks_assets.domain.planner import Plan
@@ -288,6 +290,24 @@ class Platform:
         from stocks_assets.adapters.universe_file import UniverseFile
 
         UniverseFile.from_settings(self._settings).read()
+
+    def trace(self, ticker: str, day: date | None) -> "list[Trace]":
+        """Return the bars of `ticker` that hold `day`, each back to the object it came from.
+
+        Raises:
+            StackError: a server cannot be started or reached.
+        """
+        from stocks_assets.adapters.bronze import BronzeStore
+        from stocks_assets.adapters.object_store import ObjectStore
+        from stocks_assets.adapters.trace import trace
+        from stocks_assets.adapters.warehouse import Warehouse
+
+        with (
+            self._servers(lambda _: None) as connections,
+            ObjectStore(connections.s3, self._settings.bucket) as store,
+        ):
+            warehouse = Warehouse(connections.database_url)
+            return list(trace(BronzeStore(store, warehouse), warehouse, ticker, day))
 
     def plan(self, tickers: Sequence[str]) -> "Plan | None":
         """Return the plan of calls for `tickers`; None where calls cost nothing."""

@@ -17,6 +17,7 @@ from typing import Any
 import dagster as dg
 from dagster_dbt import DagsterDbtTranslator, DbtCliResource, DbtProject, dbt_assets
 from packaging.version import Version
+from pydantic import Field
 
 from stocks_assets.adapters.dbt_project import (
     DBT_EXECUTABLE,
@@ -34,6 +35,15 @@ from stocks_assets.defs.bronze import OWNERS
 from stocks_assets.defs.partitions import TICKERS
 
 CALENDAR = dg.AssetKey(["gold", "dim_date"])
+
+
+class Gold(dg.Config):
+    """How gold is built."""
+
+    full_refresh: bool = Field(
+        default=False,
+        description="Build all of gold anew, of all tickers in silver, instead of what changed.",
+    )
 
 
 class Dbt(DbtCliResource):
@@ -97,27 +107,30 @@ def gold_assets(*, tickers_per_run: int) -> dg.AssetsDefinition:
     )
     def gold(
         context: dg.AssetExecutionContext,
+        config: Gold,
         batch: Batch,
         dbt: Dbt,
         warehouse: dg.ResourceParam[Warehouse],
     ) -> Iterator[Any]:
         deferred = is_deferred(context)
         tickers = tickers_of(context, batch) if names_tickers(context, batch) else None
-        rebuild = False
+        rebuild = config.full_refresh
         if deferred and tickers is not None:
             # A refresh builds the tickers that silver has something new of, and all of them where
             # gold was built by another version of the models or lacks one.
-            rebuild = warehouse.gold_was_built_otherwise(digest) or bool(
-                warehouse.missing_relations(relations)
+            rebuild = (
+                rebuild
+                or warehouse.gold_was_built_otherwise(digest)
+                or bool(warehouse.missing_relations(relations))
             )
-            if rebuild:
-                tickers = warehouse.silver_tickers()
-            else:
+            if not rebuild:
                 tickers = warehouse.tickers_behind_in_gold(tickers, digest)
             if not tickers and not rebuild and not warehouse.gold_lacks_calendar():
                 context.log.info("gold has all that silver has")
                 yield from _nothing_new(context)
                 return
+        if rebuild:
+            tickers = warehouse.silver_tickers()
         selected = context.selected_asset_keys
         needs_calendar = any(CALENDAR in context.assets_def.asset_deps[key] for key in selected)
         if needs_calendar and CALENDAR not in selected and warehouse.gold_lacks_calendar():

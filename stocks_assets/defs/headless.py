@@ -27,6 +27,7 @@ from stocks_assets.domain.datasets import LISTINGS
 from stocks_assets.domain.planner import Priority
 
 PROCESS_TAG = "stocks/process"
+_GOLD = ("staging", "gold")
 _LISTINGS = tuple(dg.AssetKey([layer, LISTINGS.name]) for layer in ("bronze", "silver"))
 
 Progress = Callable[[str], None]
@@ -112,6 +113,15 @@ class Headless:
         config = {"tickers": list(tickers), "tables": list(tables)}
         run_config = {"ops": {"rebuild_tables": {"config": config}}}
         return self._run(run_config, {}, None, progress, job=REBUILD)
+
+    def rebuild_gold(self, progress: Progress) -> RefreshReport:
+        """Build all of gold anew from silver, in this process."""
+        universe = self.tickers()
+        run_config, tags = refresh_run(universe, universe)
+        run_config["ops"] = {"gold": {"config": {"full_refresh": True}}}
+        job = defs().resolve_job_def(REFRESH)
+        keys = [key for key in job.asset_layer.executable_asset_keys if key.path[0] in _GOLD]
+        return self._run(run_config, tags, keys, progress)
 
     def load_listings(self, progress: Progress) -> RefreshReport:
         """Run that part of the refresh job that loads the list of securities, in this process."""
