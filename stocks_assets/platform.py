@@ -95,12 +95,11 @@ class Platform:
             StackError: something cannot be started or reached.
         """
         from stocks_assets.adapters.dbt_project import dbt_environment, ensure_manifest
-        from stocks_assets.adapters.warehouse import Warehouse
 
         if processes.read(self._settings.home, _WEBSERVER) is None:
             self._choose_ui_port()
         with self._servers(progress) as connections, self._embedded.lock():
-            warehouse = Warehouse(connections.database_url)
+            warehouse = _warehouse(connections)
             with dbt_environment(warehouse, None):
                 ensure_manifest()
             with self._open_headless(connections) as headless:
@@ -126,21 +125,44 @@ class Platform:
             StackError: a server cannot be started or reached.
         """
         from stocks_assets.adapters.object_store import ObjectStore
-        from stocks_assets.adapters.warehouse import ensure_database
 
         self._embedded.start(progress)
         connections = find_connections(self._settings)
         _settle_environment(connections)
-        ensure_database(connections.database_url)
-        ensure_database(connections.dagster_database_url)
-        _migrate(connections.database_url)
+        self._prepare_database(connections)
         self._prepare_reader(connections, progress)
-        with ObjectStore(connections.s3, self._settings.bucket) as store:
-            store.ensure_bucket()
+        buckets = [self._settings.bucket]
+        if self._settings.s3_endpoint_url is None:
+            # Who does the work makes none there.
+            buckets.append(self._settings.curated_bucket)
+        for bucket in buckets:
+            with ObjectStore(connections.s3_owner, bucket) as store:
+                store.ensure_bucket()
         with homes.working_in(self._settings.home):
             self._dagster_home.mkdir(parents=True, exist_ok=True)
             (self._dagster_home / "dagster.yaml").write_text(_DAGSTER_YAML)
         return connections
+
+    def _prepare_database(self, connections: Connections) -> None:
+        """Make databases, tables and roles ready; who only does the work finds them made."""
+        from stocks_assets.adapters.roles import Role, Roles
+        from stocks_assets.adapters.warehouse import ensure_database
+
+        if connections.owner_url is None:
+            _warehouse(connections).require_tables()
+            return
+        ensure_database(connections.owner_url)
+        _migrate(connections.owner_url)
+        roles = Roles(
+            connections.owner_url,
+            loader=Role("STOCKS_LOADER_DATABASE_URL", connections.database_url),
+            transformer=Role("STOCKS_TRANSFORMER_DATABASE_URL", connections.models_url),
+            dagster=Role("STOCKS_DAGSTER_DATABASE_URL", connections.dagster_database_url),
+        )
+        is_ours = self._settings.brings_database
+        roles.prepare(owns_passwords=is_ours)
+        roles.prepare_dagster(owns_passwords=is_ours)
+        ensure_database(connections.dagster_database_url)
 
     def _reader(self) -> "Reader":
         from stocks_assets.adapters.reader import Reader
@@ -155,9 +177,14 @@ class Platform:
     def _prepare_reader(self, connections: Connections, progress: Progress) -> None:
         """Make ready the role for analysts; without it everything else works."""
         self._reader_lacks = None
-        is_ours = self._settings.database_url is None
+        if connections.owner_url is None:
+            return
+        is_ours = self._settings.brings_database
+        makers = {connections.database_url, connections.models_url} - {connections.owner_url}
         try:
-            self._reader().prepare(connections.database_url, owns_password=is_ours)
+            self._reader().prepare(
+                connections.owner_url, owns_password=is_ours, makers=sorted(makers)
+            )
         except StocksError as error:
             self._reader_lacks = error
             progress(str(error))
@@ -197,10 +224,9 @@ class Platform:
             project_digest,
         )
         from stocks_assets.adapters.object_store import ObjectStore
-        from stocks_assets.adapters.warehouse import Warehouse
 
         with self._servers(lambda _: None) as connections:
-            warehouse = Warehouse(connections.database_url)
+            warehouse = _warehouse(connections)
             with dbt_environment(warehouse, None):
                 chosen = choose(ensure_manifest(), tables)
             with ObjectStore(connections.s3, self._settings.curated_bucket) as store:
@@ -218,9 +244,8 @@ class Platform:
         """
         with self._servers(progress) as connections:
             from stocks_assets.adapters.dbt_project import dbt_environment, ensure_manifest
-            from stocks_assets.adapters.warehouse import Warehouse
 
-            with dbt_environment(Warehouse(connections.database_url), None):
+            with dbt_environment(_warehouse(connections), None):
                 ensure_manifest()
             with self._open_headless(connections) as headless:
                 yield headless
@@ -232,13 +257,12 @@ class Platform:
         They would hold their place in the queue for ever.
         """
         from stocks_assets.adapters.universe_file import UniverseFile
-        from stocks_assets.adapters.warehouse import Warehouse
         from stocks_assets.defs.headless import open_headless
 
         os.environ.update(self._environment(connections))
         with open_headless(
             self._dagster_home,
-            Warehouse(connections.database_url),
+            _warehouse(connections),
             self._settings.home / "logs",
             UniverseFile.from_settings(self._settings),
         ) as headless:
@@ -247,9 +271,7 @@ class Platform:
 
     def _no_run_of_the_ui_can_live(self) -> bool:
         """Tell whether runs of the UI would run here, and nothing that runs them does."""
-        is_ours = (
-            self._settings.database_url is None and self._settings.dagster_database_url is None
-        )
+        is_ours = self._settings.brings_database and self._settings.dagster_database_url is None
         return is_ours and processes.read(self._settings.home, _CODE) is None
 
     @contextmanager
@@ -265,9 +287,7 @@ class Platform:
 
     def warehouse(self) -> "Warehouse":
         """Return the warehouse, which runs."""
-        from stocks_assets.adapters.warehouse import Warehouse
-
-        return Warehouse(find_connections(self._settings).database_url)
+        return _warehouse(find_connections(self._settings))
 
     def require_source(self) -> None:
         """Insist that the source has what it needs.
@@ -390,8 +410,9 @@ class Platform:
         settings = self._settings
         database_url = endpoints.database_url if endpoints else None
         reader_url = self._reader().url(database_url) if database_url else None
-        if settings.database_url is not None:
-            given = settings.database_url.get_secret_value()
+        outside = settings.database_url or settings.loader_database_url
+        if outside is not None:
+            given = outside.get_secret_value()
             database_url = _without_password(given)
             reader_url = url_without_password(given, settings.reader_role)
         return {
@@ -542,6 +563,12 @@ def _settle_environment(connections: Connections) -> None:
         # The SDK insists that a profile exists, even where it is not asked for keys.
         for name in ("AWS_PROFILE", "AWS_DEFAULT_PROFILE"):
             os.environ.pop(name, None)
+
+
+def _warehouse(connections: Connections) -> "Warehouse":
+    from stocks_assets.adapters.warehouse import Warehouse
+
+    return Warehouse(connections.database_url, connections.models_url)
 
 
 def _migrate(database_url: str) -> None:

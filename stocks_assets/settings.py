@@ -49,6 +49,12 @@ class Settings(BaseSettings):
         "https://www.alphavantage.co/query", validation_alias="STOCKS_ALPHA_VANTAGE_URL"
     )
     database_url: SecretStr | None = Field(None, validation_alias="STOCKS_DATABASE_URL")
+    loader_database_url: SecretStr | None = Field(
+        None, validation_alias="STOCKS_LOADER_DATABASE_URL"
+    )
+    transformer_database_url: SecretStr | None = Field(
+        None, validation_alias="STOCKS_TRANSFORMER_DATABASE_URL"
+    )
     dagster_database_url: SecretStr | None = Field(
         None, validation_alias="STOCKS_DAGSTER_DATABASE_URL"
     )
@@ -71,6 +77,7 @@ class Settings(BaseSettings):
     alert_smtp_url: SecretStr | None = Field(None, validation_alias="STOCKS_ALERT_SMTP_URL")
     alert_mail_to: str | None = Field(None, validation_alias="STOCKS_ALERT_MAIL_TO")
     ui_url: str | None = Field(None, validation_alias="STOCKS_UI_URL")
+    ui_password: SecretStr | None = Field(None, validation_alias="STOCKS_UI_PASSWORD")
     ui_port: int | None = Field(None, validation_alias="STOCKS_UI_PORT", ge=1, le=65535)
     tickers_per_run: int = Field(500, validation_alias="STOCKS_TICKERS_PER_RUN", ge=1)
     intraday_months: int = Field(0, validation_alias="STOCKS_INTRADAY_MONTHS", ge=0, le=300)
@@ -82,7 +89,9 @@ class Settings(BaseSettings):
     register_arrivals: bool = Field(False, validation_alias="STOCKS_REGISTER_ARRIVALS")
     fetch_threads: int = Field(8, validation_alias="STOCKS_FETCH_THREADS", ge=1, le=64)
 
-    @field_validator("database_url", "dagster_database_url")
+    @field_validator(
+        "database_url", "loader_database_url", "transformer_database_url", "dagster_database_url"
+    )
     @classmethod
     def _is_postgres(cls, value: SecretStr | None) -> SecretStr | None:
         if value is None:
@@ -127,6 +136,29 @@ class Settings(BaseSettings):
             raise ValueError("STOCKS_ALERT_SMTP_URL and STOCKS_ALERT_MAIL_TO go together")
         return self
 
+    @model_validator(mode="after")
+    def _has_all_roles_of_a_database(self) -> Self:
+        lesser = {
+            "STOCKS_LOADER_DATABASE_URL": self.loader_database_url,
+            "STOCKS_TRANSFORMER_DATABASE_URL": self.transformer_database_url,
+            "STOCKS_DAGSTER_DATABASE_URL": self.dagster_database_url,
+        }
+        if self.database_url is None and any(list(lesser.values())[:2]):
+            missing = " and ".join(name for name, url in lesser.items() if url is None)
+            if missing:
+                raise ValueError(
+                    f"{missing} cannot be left out where roles of a database are named "
+                    "without its owner's STOCKS_DATABASE_URL"
+                )
+        return self
+
+    @field_validator("ui_password")
+    @classmethod
+    def _is_a_password(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and len(value.get_secret_value()) < 12:
+            raise ValueError("expected 12 characters or more")
+        return value
+
     @field_validator("replay_vintage", mode="before")
     @classmethod
     def _is_date(cls, value: object) -> object:
@@ -168,6 +200,11 @@ class Settings(BaseSettings):
         if os.path.lexists(value) and not os.path.isdir(value):  # noqa: PTH112
             raise ValueError("expected a folder, and this is none; choose another home folder")
         return value
+
+    @property
+    def brings_database(self) -> bool:
+        """Whether the embedded PostgreSQL is used, as no setting names another one."""
+        return self.database_url is None and self.loader_database_url is None
 
     def digest(self) -> str:
         """Return a hash of what processes that were started earlier may be behind in."""
