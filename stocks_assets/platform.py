@@ -1,7 +1,10 @@
 """The whole platform on one machine: servers, Dagster's processes, and work without a UI."""
 
+import hashlib
 import os
+import socket
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -9,7 +12,7 @@ from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import httpx
 
@@ -20,6 +23,7 @@ from stocks_assets.stack import home as homes
 from stocks_assets.stack import ports, processes, secrets
 from stocks_assets.stack.embedded import EmbeddedStack
 from stocks_assets.stack.lock import in_use
+from stocks_assets.ui import USER, ui_password
 
 if TYPE_CHECKING:
     from stocks_assets.adapters.query import Result
@@ -35,6 +39,9 @@ Progress = Callable[[str], None]
 CODE_LOCATION = "stocks_assets"
 _UI_PORT = 3000
 _START_SECONDS = 90
+# What a Unix socket may be called at most, on the strictest of the systems.
+_SOCKET_PATH_LIMIT = 103
+_WEBSERVER_MODULE = "stocks_assets.defs.webserver"
 _CODE, _WEBSERVER, _DAEMON = "code-location", "webserver", "daemon"
 _DAGSTER = (_CODE, _WEBSERVER, _DAEMON)
 
@@ -61,7 +68,7 @@ nux:
 _WORKSPACE_YAML = """\
 # Written by `stocks`; edits are lost.
 load_from:
-  - grpc_server: {{host: 127.0.0.1, port: {port}, location_name: {name}}}
+  - grpc_server: {{{where}, location_name: {name}}}
 """
 
 
@@ -380,13 +387,16 @@ class Platform:
         for name in _DAGSTER:
             record = processes.read(self._settings.home, name)
             port = next(iter(record.ports.values()), None) if record else None
+            address = f"127.0.0.1:{port}" if port else None
+            if name == _CODE and record:
+                address = f"unix:{self._code_socket()}"
             services.append(
                 {
                     "name": name,
                     "running": record is not None,
                     "version": version("dagster"),
                     "pid": record.pid if record else None,
-                    "address": f"127.0.0.1:{port}" if port else None,
+                    "address": address,
                 }
             )
         return {
@@ -426,7 +436,12 @@ class Platform:
 
     def _ui_url(self) -> str | None:
         record = processes.read(self._settings.home, _WEBSERVER)
-        return f"http://127.0.0.1:{record.ports['http']}" if record else None
+        return self._ui_at(record.ports["http"]) if record else None
+
+    def _ui_at(self, port: int) -> str:
+        """Return the URL that opens the UI, with its password as scripts and browsers take it."""
+        password = quote(ui_password(self._settings), safe="")
+        return f"http://{USER}:{password}@127.0.0.1:{port}"
 
     def _start_dagster(self, connections: Connections, progress: Progress) -> str:
         """Start what does not run yet of Dagster's processes; if that fails, stop it again."""
@@ -453,13 +468,14 @@ class Platform:
                 processes.stop(home, name)
         homes.write_private(digest, self._settings.digest())
         running = {name: processes.read(home, name) for name in _DAGSTER}
-        code, web = running[_CODE], running[_WEBSERVER]
-        # Any port but a usual one: gRPC lets two servers that start at once share it.
-        code_port = code.ports["grpc"] if code else ports.choose_port(None)
+        web = running[_WEBSERVER]
         ui_port = web.ports["http"] if web else self._choose_ui_port()
         ports.remember(home, _WEBSERVER, {"http": ui_port})
-        workspace = self._dagster_home / "workspace.yaml"
-        workspace.write_text(_WORKSPACE_YAML.format(port=code_port, name=CODE_LOCATION))
+        # A socket in a folder of one's own: over a port, anybody on the machine could start runs.
+        code_socket = self._code_socket()
+        if running[_CODE] is None:
+            code_socket.unlink(missing_ok=True)
+        workspace = self._write_workspace(f"socket: {code_socket}")
         environment = {**os.environ, **self._environment(connections)}
         environment.pop("PYTHONDONTWRITEBYTECODE", None)
 
@@ -473,21 +489,28 @@ class Platform:
                 ports=listens,
             )
 
-        location = ["-h", "127.0.0.1", "-p", str(code_port), "--location-name", CODE_LOCATION]
+        location = ["-s", str(code_socket), "--location-name", CODE_LOCATION]
         code = start(
             _CODE,
             ["dagster", "code-server", "start", "-m", "stocks_assets.definitions", *location],
-            grpc=code_port,
         )
-        self._wait_for(code, code_port)
+        self._wait_for(code, lambda: _accepts(code_socket))
         server = start(
             _WEBSERVER,
-            ["dagster_webserver", "-h", "127.0.0.1", "-p", str(ui_port), "-w", str(workspace)],
+            [_WEBSERVER_MODULE, "-h", "127.0.0.1", "-p", str(ui_port), "-w", str(workspace)],
             http=ui_port,
         )
         start(_DAEMON, ["dagster._daemon", "run", "-w", str(workspace)])
-        url = f"http://127.0.0.1:{ui_port}"
-        self._wait_for(server, ui_port, lambda: _answers(f"{url}/server_info"))
+        self._wait_for(
+            server,
+            # Somebody else may listen there and even give the right answers.
+            lambda: (
+                processes.listens(server, ui_port)
+                and _answers(f"http://127.0.0.1:{ui_port}/server_info")
+            ),
+            port=ui_port,
+        )
+        url = self._ui_at(ui_port)
         progress(f"the UI {'runs already' if web else 'started'} at {url}")
         return url
 
@@ -518,21 +541,37 @@ class Platform:
         ports.require_free(self._settings.ui_port, "STOCKS_UI_PORT")
         return self._settings.ui_port
 
+    def _code_socket(self) -> Path:
+        """Return where the code server listens: in the home, unless its path is too long."""
+        path = self._settings.home / "run" / "code.sock"
+        if len(os.fsencode(path)) <= _SOCKET_PATH_LIMIT:
+            return path
+        digest = hashlib.sha256(os.fsencode(self._settings.home)).hexdigest()[:16]
+        folder = Path(tempfile.gettempdir()) / f"stocks-{os.getuid()}-{digest}"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        if folder.lstat().st_uid != os.getuid() or folder.is_symlink():
+            raise StackError(f"'{folder}' belongs to somebody else; remove it or move STOCKS_HOME")
+        return folder / "code.sock"
+
+    def _write_workspace(self, where: str) -> Path:
+        workspace = self._dagster_home / "workspace.yaml"
+        workspace.write_text(_WORKSPACE_YAML.format(where=where, name=CODE_LOCATION))
+        return workspace
+
     def _wait_for(
-        self, started: processes.Record, port: int, answers: Callable[[], bool] = lambda: True
+        self, started: processes.Record, is_ready: Callable[[], bool], *, port: int | None = None
     ) -> None:
         home, name = self._settings.home, started.name
         log = processes.log_path(home, name)
         deadline = time.monotonic() + _START_SECONDS
         while processes.is_running(home, name):
-            # Somebody else may listen there and even give the right answers.
-            if processes.listens(started, port) and answers():
+            if is_ready():
                 return
             if time.monotonic() > deadline:
                 raise StackError(f"the {name} does not answer; its log is {log}")
             time.sleep(0.2)
         words = processes.last_words(home, started)
-        if "in use" in words:
+        if port is not None and "in use" in words:
             raise _PortTakenError(f"the {name} found port {port} taken; its log is {log}")
         raise StackError(f"the {name} ended at its start: {words} (all of it in {log})")
 
@@ -543,6 +582,15 @@ class _PortTakenError(StackError):
 
 def _says(path: Path, text: str) -> bool:
     return path.is_file() and path.read_text() == text
+
+
+def _accepts(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return False
+        return True
 
 
 def _answers(url: str) -> bool:

@@ -263,8 +263,8 @@ class Roles:
         sequences = connection.execute(
             "select format('grant select on sequence %%s to %%I', pg_class.oid::regclass, "
             "%(name)s::text) from pg_class join pg_namespace on pg_namespace.oid = relnamespace "
-            "where nspname = 'ops' and relkind = 'S' and pg_has_role(relowner, 'usage') "
-            "and not has_sequence_privilege(%(name)s::text, pg_class.oid, 'select')",
+            "where nspname = 'ops' and pg_has_role(relowner, 'usage') and case when relkind = 'S' "
+            "then not has_sequence_privilege(%(name)s::text, pg_class.oid, 'select') end",
             {"name": name},
         ).fetchall()
         for (statement,) in sequences:
