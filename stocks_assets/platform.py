@@ -3,15 +3,17 @@
 import hashlib
 import os
 import socket
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from enum import StrEnum
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import quote, urlsplit
 
 import httpx
@@ -41,6 +43,7 @@ _UI_PORT = 3000
 _START_SECONDS = 90
 # What a Unix socket may be called at most, on the strictest of the systems.
 _SOCKET_PATH_LIMIT = 103
+_CODE_MODULE = ("-m", "stocks_assets.definitions")
 _WEBSERVER_MODULE = "stocks_assets.defs.webserver"
 _CODE, _WEBSERVER, _DAEMON = "code-location", "webserver", "daemon"
 _DAGSTER = (_CODE, _WEBSERVER, _DAEMON)
@@ -70,6 +73,14 @@ _WORKSPACE_YAML = """\
 load_from:
   - grpc_server: {{{where}, location_name: {name}}}
 """
+
+
+class Service(StrEnum):
+    """The processes of Dagster."""
+
+    CODE_LOCATION = "code-location"
+    WEBSERVER = "webserver"
+    DAEMON = "daemon"
 
 
 class Platform:
@@ -145,10 +156,15 @@ class Platform:
         for bucket in buckets:
             with ObjectStore(connections.s3_owner, bucket) as store:
                 store.ensure_bucket()
-        with homes.working_in(self._settings.home):
-            self._dagster_home.mkdir(parents=True, exist_ok=True)
-            (self._dagster_home / "dagster.yaml").write_text(_DAGSTER_YAML)
+        self._write_dagster_yaml()
         return connections
+
+    def _write_dagster_yaml(self) -> None:
+        path = self._dagster_home / "dagster.yaml"
+        if not _says(path, _DAGSTER_YAML):
+            with homes.working_in(self._settings.home):
+                self._dagster_home.mkdir(parents=True, exist_ok=True)
+                homes.write_private(path, _DAGSTER_YAML)
 
     def _prepare_database(self, connections: Connections) -> None:
         """Make databases, tables and roles ready; who only does the work finds them made."""
@@ -367,6 +383,54 @@ class Platform:
         with self._servers(progress):
             progress("databases, tables and bucket are ready")
 
+    def serve(self, service: Service, *, host: str, port: int, code: str) -> NoReturn:
+        """Become one of Dagster's processes, for who starts each by itself.
+
+        `host` and `port` are where it listens, if it does; `code` is where the code location does.
+
+        Raises:
+            StackError: a server does not run.
+        """
+        location = ["-h", host, "-p", str(port), "--location-name", CODE_LOCATION]
+        self._enter()
+        code_host, _, code_port = code.rpartition(":")
+        path = self._write_workspace(f"host: {code_host}, port: {code_port}")
+        workspace = ["-w", str(path)]
+        arguments = {
+            Service.CODE_LOCATION: ["dagster", "code-server", "start", *_CODE_MODULE, *location],
+            Service.WEBSERVER: [_WEBSERVER_MODULE, "-h", host, "-p", str(port), *workspace],
+            Service.DAEMON: ["dagster._daemon", "run", *workspace],
+        }[service]
+        if service is Service.CODE_LOCATION:
+            from stocks_assets.adapters.dbt_project import ensure_manifest
+
+            ensure_manifest()
+        sys.stdout.flush()
+        os.execv(sys.executable, [sys.executable, "-m", *arguments])  # noqa: S606 # our own list
+
+    def is_healthy(self, service: Service, *, port: int) -> bool:
+        """Tell whether the process that `serve` became on this machine works."""
+        if service is Service.WEBSERVER:
+            return _answers(f"http://127.0.0.1:{port}/server_info")
+        self._enter()
+        arguments = {
+            Service.CODE_LOCATION: ["dagster", "api", "grpc-health-check", "-p", str(port)],
+            Service.DAEMON: ["dagster._daemon", "liveness-check"],
+        }[service]
+        checked = subprocess.run([sys.executable, "-m", *arguments], check=False)
+        return checked.returncode == 0
+
+    def _enter(self) -> None:
+        """Set what one of Dagster's processes needs, for this one."""
+        homes.prepare(self._settings.home)
+        self._write_dagster_yaml()
+        storage = self._settings.dagster_database_url
+        if self._settings.brings_database and storage is not None:
+            # All that the web server is told.
+            os.environ.update(self._dagster_environment(storage.get_secret_value()))
+        else:
+            os.environ.update(self._environment(find_connections(self._settings)))
+
     def listed_tickers(self, count: int | None) -> Sequence[str]:
         """Return the first `count` tickers that the source can name itself.
 
@@ -492,7 +556,7 @@ class Platform:
         location = ["-s", str(code_socket), "--location-name", CODE_LOCATION]
         code = start(
             _CODE,
-            ["dagster", "code-server", "start", "-m", "stocks_assets.definitions", *location],
+            ["dagster", "code-server", "start", *_CODE_MODULE, *location],
         )
         self._wait_for(code, lambda: _accepts(code_socket))
         server = start(
@@ -511,12 +575,11 @@ class Platform:
             port=ui_port,
         )
         url = self._ui_at(ui_port)
-        progress(f"the UI {'runs already' if web else 'started'} at {url}")
+        progress(f"the UI {'runs already' if web else 'started'} at 127.0.0.1:{ui_port}")
         return url
 
     def _environment(self, connections: Connections) -> dict[str, str]:
         """Return what Dagster's processes need to find their way; all else is inherited."""
-        storage = connections.dagster_database_url.partition("://")[2]
         paths = {
             "STOCKS_REPLAY_DIR": self._settings.replay_dir,
             "STOCKS_UNIVERSE_FILE": self._settings.universe_file,
@@ -524,12 +587,18 @@ class Platform:
         return {
             # Absolute: the processes work in another folder than the one that they were named in.
             **{name: str(path) for name, path in paths.items() if path},
+            # The definitions load a manifest, and that names the database.
+            "DBT_DBNAME": urlsplit(connections.database_url).path.lstrip("/"),
+            **self._dagster_environment(connections.dagster_database_url),
+        }
+
+    def _dagster_environment(self, database_url: str) -> dict[str, str]:
+        storage = database_url.partition("://")[2]
+        return {
             "DAGSTER_HOME": str(self._dagster_home),
             "STOCKS_HOME": str(self._settings.home),
             # With its driver named: SQLAlchemy's own choice is not what dagster-postgres can use.
             "STOCKS_DAGSTER_STORAGE_URL": f"postgresql+psycopg2://{storage}",
-            # The definitions load a manifest, and that names the database.
-            "DBT_DBNAME": urlsplit(connections.database_url).path.lstrip("/"),
             # Events of many partitions are written together.
             "DAGSTER_EVENT_BATCH_SIZE": os.environ.get("DAGSTER_EVENT_BATCH_SIZE", "500"),
         }
@@ -555,7 +624,7 @@ class Platform:
 
     def _write_workspace(self, where: str) -> Path:
         workspace = self._dagster_home / "workspace.yaml"
-        workspace.write_text(_WORKSPACE_YAML.format(where=where, name=CODE_LOCATION))
+        homes.write_private(workspace, _WORKSPACE_YAML.format(where=where, name=CODE_LOCATION))
         return workspace
 
     def _wait_for(
