@@ -6,7 +6,7 @@ import os
 import re
 from datetime import date
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self, get_args
 from urllib.parse import unquote, urlsplit
 
 import psycopg
@@ -19,7 +19,13 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic.fields import FieldInfo
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 from stocks_assets.errors import SettingsError
 
@@ -29,10 +35,52 @@ SourceName = Literal["alpha_vantage", "replay", "sample"]
 _ROLE = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 
 
+class _SecretFiles(EnvSettingsSource):
+    """Secrets in files of their own, as orchestrators mount them: NAME_FILE is the path."""
+
+    def __call__(self) -> dict[str, Any]:
+        """Return the content of each file, without the line's end."""
+        return {
+            name: secret
+            for field in self.settings_cls.model_fields.values()
+            for name in _names(field)
+            if (secret := self._read(field, name)) is not None
+        }
+
+    def _read(self, field: FieldInfo, name: str) -> str | None:
+        variable = f"{name}_FILE"
+        path = self.env_vars.get(variable)
+        if not path:
+            return None
+        if SecretStr not in get_args(field.annotation):
+            raise SettingsError(f"{variable} cannot be used: {name} is no secret, so set that")
+        if self.env_vars.get(name):
+            raise SettingsError(f"{variable} cannot be used: {name} is set as well; keep one")
+        try:
+            return Path(path).read_text(encoding="utf-8").rstrip("\r\n") or None
+        except (OSError, UnicodeDecodeError) as error:
+            said = error.strerror if isinstance(error, OSError) else "it is not in UTF-8"
+            raise SettingsError(f"{variable}={path!r} cannot be used: {said}") from None
+
+
 class Settings(BaseSettings):
-    """What the environment says, or else a file in the form of `.env`."""
+    """What the environment and its files of secrets say, or else a file in the form of `.env`."""
 
     model_config = SettingsConfigDict(env_ignore_empty=True, extra="ignore")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Return where settings come from, the first one that has a name first."""
+        del file_secret_settings
+        files = _SecretFiles(settings_cls, case_sensitive=True)
+        return init_settings, env_settings, files, dotenv_settings
 
     home: Path = Field(PROJECT_ROOT / ".stocks", validation_alias="STOCKS_HOME")
     source: SourceName = Field("sample", validation_alias="STOCKS_SOURCE")
@@ -227,6 +275,14 @@ def read_settings() -> Settings:
         return Settings(_env_file=file)  # type: ignore[call-arg] # every field has a default, or its alias fills it
     except ValidationError as error:
         raise SettingsError("; ".join(_explain(problem) for problem in error.errors())) from None
+
+
+def _names(field: FieldInfo) -> list[str]:
+    """Return the variables that a setting is read from."""
+    alias = field.validation_alias
+    if isinstance(alias, AliasChoices):
+        return [str(name) for name in alias.choices]
+    return [str(alias)]
 
 
 def _names_one_database(url: str) -> bool:

@@ -184,6 +184,9 @@ class Roles:
             ).fetchone()
             if held_by is None:
                 _run(connection, [SQL("create database {} owner {}").format(*theirs)])
+                _run(
+                    connection, [SQL("revoke connect on database {} from public").format(theirs[0])]
+                )
             elif held_by == (owner,):
                 _run(connection, [SQL("alter database {} owner to {}").format(*theirs)])
         if held_by is not None:
