@@ -84,7 +84,7 @@ def connected(warehouse, owner):
 MAY = {
     LOADER: [
         "insert into bronze.indexed_bucket (identity) values ('mine')",
-        "lock table bronze.indexed_bucket in exclusive mode",
+        "begin; lock table bronze.indexed_bucket in exclusive mode; commit",
         "truncate bronze.objects, ops.object_loads",
         "select * from silver.daily_bars_as_of(now())",
         "delete from silver.daily_bars",
