@@ -71,7 +71,7 @@ class EmbeddedS3:
         self._asked_port = port
         self._buckets = buckets
         self._data = self._home / "seaweedfs"
-        self._users = self._home / "run" / "seaweedfs.users.json"
+        self._users = self._home / "secrets.s3.json"
 
     def start(self) -> str:
         """Start the server unless it runs, and give its URL once it answers.

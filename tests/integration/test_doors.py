@@ -1,5 +1,7 @@
 """Who may do what: each role in PostgreSQL and each user of the bucket can what it needs, no more."""
 
+from datetime import date
+
 import dagster as dg
 import psycopg
 import pytest
@@ -20,6 +22,7 @@ from stocks_assets.stack.secrets import Secrets
 
 LOADER, TRANSFORMER, DAGSTER = "test_loader", "test_transformer", "test_dagster"
 READER = Reader("stocks_reader", "p@ss/w:rd", 300)
+LAST = date(2026, 10, 30)
 BUCKETS = ("stocks-raw", "stocks-curated")
 PRICES = ExportedTable(
     "gold", "mart_latest_prices", False, (), "prices", ("gold", "mart_latest_prices")
@@ -294,7 +297,8 @@ def test_the_pipeline_runs_from_vendor_to_export_with_the_least_rights(warehouse
     owner.execute("drop schema if exists gold, staging cascade")
     prepare(warehouse)
     least = Warehouse(url_of(warehouse, LOADER), url_of(warehouse, TRANSFORMER))
-    ticker = SampleMarket().tickers(1)[0]
+    market = SampleMarket()
+    ticker = market.tickers(1)[0]
     with (
         ObjectStore(pipeline, "stocks-raw") as store,
         ObjectStore(pipeline, "stocks-curated") as curated,
@@ -304,7 +308,7 @@ def test_the_pipeline_runs_from_vendor_to_export_with_the_least_rights(warehouse
         world.add(ticker)
         for _ in range(2):
             # The second one finds tables that the first one made.
-            assert world.refresh(SampleSource(), [ticker]).success
+            assert world.refresh(SampleSource(market, lambda: LAST), [ticker]).success
         [written] = Curated(curated, least).export([PRICES], None, built_by="test")
         assert written.rows == 1
     with psycopg.connect(READER.url(warehouse.database_url)) as reader:
