@@ -1,6 +1,7 @@
 """Who may do what: each role in PostgreSQL and each user of the bucket can what it needs, no more."""
 
-from datetime import date
+import gzip
+from datetime import UTC, date, datetime, timedelta
 
 import dagster as dg
 import psycopg
@@ -15,6 +16,8 @@ from stocks_assets.adapters.reader import Reader
 from stocks_assets.adapters.roles import Role, Roles
 from stocks_assets.adapters.sources.sample import SampleSource
 from stocks_assets.adapters.warehouse import Warehouse
+from stocks_assets.domain.bronze_key import BronzeKey
+from stocks_assets.domain.datasets import LARGEST_REPLY
 from stocks_assets.domain.exports import ExportedTable
 from stocks_assets.domain.sample_market import SampleMarket
 from stocks_assets.errors import SettingsError, StackError
@@ -331,3 +334,64 @@ def test_no_secret_of_the_servers_can_be_found_from_another_one():
     ]
     assert len({one.lower()[:20] for one in others}) == len(others)
     assert "root" not in repr(known)
+
+
+# What others bring
+
+
+HOSTILE = [
+    "A'; drop table silver.daily_bars; --",
+    '"; drop schema silver cascade; --',
+    "../../../etc/passwd",
+    "A/../../B",
+    "$(touch /tmp/evil)",
+    "{{ run_query('drop schema silver cascade') }}",
+    "%s%(x)s",
+]
+
+
+@pytest.mark.parametrize("hostile", HOSTILE)
+def test_what_is_no_ticker_comes_into_no_statement_and_no_key(world, hostile):
+    ticker = SampleMarket().tickers(1)[0]
+    source = SampleSource(SampleMarket(), lambda: LAST)
+    world.add(hostile, ticker)
+    done = world.materialize(source, "bronze/splits", "silver/corporate_actions", first=hostile)
+    assert not done.success
+    assert world.objects() == []
+    assert world.materialize(
+        source,
+        *("bronze/splits", "bronze/dividends", "bronze/daily_bars", "silver/corporate_actions"),
+        first=ticker,
+    ).success
+    assert {key.split("_")[-2] for key in world.objects()} == {ticker}
+    stored = world.query("select distinct ticker from silver.corporate_actions")
+    assert stored["ticker"].to_list() == [ticker]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(
+            gzip.compress(bytes(LARGEST_REPLY + 1)), id="a small one that unpacks to much"
+        ),
+        pytest.param(bytes(LARGEST_REPLY + 1), id="a large one"),
+    ],
+)
+def test_an_object_that_is_too_large_is_refused_and_the_ticker_loads_without_it(world, body):
+    source = SampleSource(SampleMarket(), lambda: LAST)
+    ticker = SampleMarket().tickers(1)[0]
+    world.add(ticker)
+    assets = ("bronze/weekly_bars", "silver/weekly_bars")
+    assert world.materialize(source, *assets, first=ticker).success
+    key = BronzeKey(
+        dataset="weekly_bars",
+        ticker=ticker,
+        fetched_at=datetime.now(UTC) + timedelta(hours=1),
+        content_hash="0" * 16,
+    )
+    world.store._client.put_object(Bucket=world.store.bucket, Key=str(key), Body=body)
+    assert not world.materialize(source, *assets, first=ticker).success
+    refused = world.query("select bronze_key, reason from ops.refused_objects")
+    assert refused["bronze_key"].to_list() == [str(key)]
+    assert f"it has more than {LARGEST_REPLY:,} bytes" in refused["reason"][0]
+    assert world.query("select count(*) as n from silver.weekly_bars")["n"].item() > 500
