@@ -67,6 +67,21 @@ integration: $(VENV)/.dev ## Run the tests on real servers.
 test: lint types ## Everything that must pass: style, types, unit and integration tests.
 	@$(BIN)/pytest -n 2 --dist loadfile
 
+.PHONY: hooks audit dbt-docs image compose-test
+hooks: $(VENV)/.dev ## Check each commit with the tools of `make lint types`, each push with the unit tests.
+	@$(BIN)/pre-commit install
+audit: $(VENV)/.dev ## Look what is locked up in the advisories on Python packages.
+	@$(BIN)/pip-audit --strict --require-hashes --disable-pip --requirement requirements.lock
+dbt-docs: $(VENV)/.dev ## Write the documentation of the dbt project as one page, dbt_project/target/docs/static_index.html.
+	@rm -rf dbt_project/target/docs && mkdir -p dbt_project/target/docs
+	@cp "$$($(BIN)/python -c 'from stocks_assets.adapters.dbt_project import ensure_manifest; print(ensure_manifest())')" dbt_project/target/docs/
+	@cd dbt_project && ../$(BIN)/dbt docs generate --quiet --static --empty-catalog --no-compile --no-populate-cache \
+		--profiles-dir . --target-path target/docs --log-path target/docs
+image: ## Build the image for containers.
+	docker build --file deploy/Dockerfile --tag stocks-assets .
+compose-test: ## With Docker: bring a ticker from the source to gold in containers, on new volumes.
+	@deploy/compose-test.sh
+
 .PHONY: bench-shape bench-silver bench-gold bench-sensor
 bench-shape: $(VENV)/.dev ## Measure how fast payloads are shaped.
 	@$(BIN)/python benchmarks/bench_shape.py $(ARGS)

@@ -23,7 +23,9 @@ from stocks_assets.domain.exports import Format
 from stocks_assets.domain.planner import Priority
 from stocks_assets.domain.tickers import parse_ticker
 from stocks_assets.errors import SettingsError, StocksError
-from stocks_assets.platform import Platform
+from stocks_assets.platform import Platform, Service
+from stocks_assets.settings import PROJECT_ROOT
+from stocks_assets.stack.compose import write_compose_secrets
 
 if TYPE_CHECKING:
     from stocks_assets.adapters.standings import Standing
@@ -220,6 +222,39 @@ def export(
 def prepare() -> None:
     """Make databases, tables and bucket, where containers or others start the rest."""
     Platform.from_settings().prepare(say)
+
+
+@app.command()
+def init(
+    file: Annotated[Path, typer.Option(help="Where to write them.")] = PROJECT_ROOT / ".env",
+) -> None:
+    """Generate the passwords and keys of docker-compose.yml; a file that is there is left alone."""
+    write_compose_secrets(file)
+    out.print(f"Wrote {file}, readable by its owner only. Next: docker compose up --detach --build")
+
+
+@app.command()
+def serve(
+    service: Annotated[Service, typer.Argument(help="Which of Dagster's processes to become.")],
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="The port to listen on.", min=1, max=65535)] = 3000,
+    code: Annotated[str, typer.Option(help="Where the code location listens.")] = "127.0.0.1:4266",
+) -> None:
+    """Be one process of several, where something else starts them: containers, systemd.
+
+    The servers run, and hold what `stocks prepare` has made.
+    """
+    Platform.from_settings().serve(service, host=host, port=port, code=code)
+
+
+@app.command()
+def healthy(
+    service: Annotated[Service, typer.Argument(help="What runs on this machine.")],
+    port: Annotated[int, typer.Option(help="The port it listens on.", min=1, max=65535)] = 3000,
+) -> None:
+    """Exit with status 0 if a process that `stocks serve` became works, else with 1."""
+    if not Platform.from_settings().is_healthy(service, port=port):
+        sys.exit(1)
 
 
 @app.command()

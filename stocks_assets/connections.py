@@ -13,19 +13,29 @@ from stocks_assets.stack.embedded import EmbeddedStack
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Connections:
-    """What it takes to reach each server."""
+    """What it takes to reach each server, as who does the work there.
+
+    `database_url` is the loader's, `models_url` the transformer's. `owner_url` is None where only
+    lesser roles are known; `s3_owner` is who may make buckets. All are the same where the settings
+    name one user only.
+    """
 
     database_url: str
+    models_url: str
+    owner_url: str | None
     dagster_database_url: str
     s3: S3Location
+    s3_owner: S3Location
 
 
 def embedded_stack(settings: Settings) -> EmbeddedStack:
     """Return the embedded stack with the servers that no setting replaces."""
     return EmbeddedStack(
         settings.home,
-        postgres=settings.database_url is None,
+        postgres=settings.brings_database,
         s3=settings.s3_endpoint_url is None,
+        bucket=settings.bucket,
+        curated_bucket=settings.curated_bucket,
     )
 
 
@@ -38,20 +48,21 @@ def find_connections(settings: Settings) -> Connections:
     endpoints = embedded_stack(settings).endpoints()
     if endpoints is None:
         raise StackError(f"the stack in {settings.home} is not running; start it with: stocks up")
-    if settings.database_url is not None:
-        database_url = settings.database_url.get_secret_value()
+    if settings.brings_database:
+        owner, loader = endpoints.database_url, endpoints.loader_url
+        transformer, dagster = endpoints.transformer_url, endpoints.dagster_role_url
     else:
-        assert endpoints.database_url is not None
-        database_url = endpoints.database_url
-    if settings.dagster_database_url is not None:
-        dagster_database_url = settings.dagster_database_url.get_secret_value()
-    elif settings.database_url is not None:
-        dagster_database_url = _beside(database_url, "dagster")
-    else:
-        assert endpoints.dagster_database_url is not None
-        dagster_database_url = endpoints.dagster_database_url
+        owner = _plain(settings.database_url)
+        loader = _plain(settings.loader_database_url) or owner
+        transformer = _plain(settings.transformer_database_url) or owner
+        dagster = owner and _beside(owner, "dagster")
+    dagster = _plain(settings.dagster_database_url) or dagster
+    # The settings insist on it.
+    assert loader is not None
+    assert transformer is not None
+    assert dagster is not None
     if settings.s3_endpoint_url is not None:
-        s3 = S3Location(
+        s3 = s3_owner = S3Location(
             settings.s3_endpoint_url,
             _plain(settings.aws_access_key_id),
             _plain(settings.aws_secret_access_key),
@@ -59,13 +70,11 @@ def find_connections(settings: Settings) -> Connections:
             settings.aws_region,
         )
     else:
-        assert endpoints.s3_endpoint_url is not None
-        s3 = S3Location(
-            endpoints.s3_endpoint_url,
-            endpoints.aws_access_key_id,
-            endpoints.aws_secret_access_key,
-        )
-    return Connections(database_url, dagster_database_url, s3)
+        url = endpoints.s3_endpoint_url
+        assert url is not None
+        s3 = S3Location(url, endpoints.pipeline_key_id, endpoints.pipeline_secret_key)
+        s3_owner = S3Location(url, endpoints.aws_access_key_id, endpoints.aws_secret_access_key)
+    return Connections(loader, transformer, owner, dagster, s3, s3_owner)
 
 
 def _plain(secret: SecretStr | None) -> str | None:

@@ -1,16 +1,21 @@
 """The whole platform on one machine: servers, Dagster's processes, and work without a UI."""
 
+import hashlib
 import os
+import socket
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import date
+from enum import StrEnum
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any, NoReturn
+from urllib.parse import quote, urlsplit
 
 import httpx
 
@@ -21,6 +26,7 @@ from stocks_assets.stack import home as homes
 from stocks_assets.stack import ports, processes, secrets
 from stocks_assets.stack.embedded import EmbeddedStack
 from stocks_assets.stack.lock import in_use
+from stocks_assets.ui import USER, ui_password
 
 if TYPE_CHECKING:
     from stocks_assets.adapters.query import Result
@@ -37,6 +43,10 @@ Progress = Callable[[str], None]
 CODE_LOCATION = "stocks_assets"
 _UI_PORT = 3000
 _START_SECONDS = 90
+# What a Unix socket may be called at most, on the strictest of the systems.
+_SOCKET_PATH_LIMIT = 103
+_CODE_MODULE = ("-m", "stocks_assets.definitions")
+_WEBSERVER_MODULE = "stocks_assets.defs.webserver"
 _CODE, _WEBSERVER, _DAEMON = "code-location", "webserver", "daemon"
 _DAGSTER = (_CODE, _WEBSERVER, _DAEMON)
 
@@ -63,8 +73,16 @@ nux:
 _WORKSPACE_YAML = """\
 # Written by `stocks`; edits are lost.
 load_from:
-  - grpc_server: {{host: 127.0.0.1, port: {port}, location_name: {name}}}
+  - grpc_server: {{{where}, location_name: {name}}}
 """
+
+
+class Service(StrEnum):
+    """The processes of Dagster."""
+
+    CODE_LOCATION = "code-location"
+    WEBSERVER = "webserver"
+    DAEMON = "daemon"
 
 
 class Platform:
@@ -97,12 +115,11 @@ class Platform:
             StackError: something cannot be started or reached.
         """
         from stocks_assets.adapters.dbt_project import dbt_environment, ensure_manifest
-        from stocks_assets.adapters.warehouse import Warehouse
 
         if processes.read(self._settings.home, _WEBSERVER) is None:
             self._choose_ui_port()
         with self._servers(progress) as connections, self._embedded.lock():
-            warehouse = Warehouse(connections.database_url)
+            warehouse = _warehouse(connections)
             with dbt_environment(warehouse, None):
                 ensure_manifest()
             with self._open_headless(connections) as headless:
@@ -128,21 +145,49 @@ class Platform:
             StackError: a server cannot be started or reached.
         """
         from stocks_assets.adapters.object_store import ObjectStore
-        from stocks_assets.adapters.warehouse import ensure_database
 
         self._embedded.start(progress)
         connections = find_connections(self._settings)
         _settle_environment(connections)
-        ensure_database(connections.database_url)
-        ensure_database(connections.dagster_database_url)
-        _migrate(connections.database_url)
+        self._prepare_database(connections)
         self._prepare_reader(connections, progress)
-        with ObjectStore(connections.s3, self._settings.bucket) as store:
-            store.ensure_bucket()
-        with homes.working_in(self._settings.home):
-            self._dagster_home.mkdir(parents=True, exist_ok=True)
-            (self._dagster_home / "dagster.yaml").write_text(_DAGSTER_YAML)
+        buckets = [self._settings.bucket]
+        if self._settings.s3_endpoint_url is None:
+            # Who does the work makes none there.
+            buckets.append(self._settings.curated_bucket)
+        for bucket in buckets:
+            with ObjectStore(connections.s3_owner, bucket) as store:
+                store.ensure_bucket()
+        self._write_dagster_yaml()
         return connections
+
+    def _write_dagster_yaml(self) -> None:
+        path = self._dagster_home / "dagster.yaml"
+        if not _says(path, _DAGSTER_YAML):
+            with homes.working_in(self._settings.home):
+                self._dagster_home.mkdir(parents=True, exist_ok=True)
+                homes.write_private(path, _DAGSTER_YAML)
+
+    def _prepare_database(self, connections: Connections) -> None:
+        """Make databases, tables and roles ready; who only does the work finds them made."""
+        from stocks_assets.adapters.roles import Role, Roles
+        from stocks_assets.adapters.warehouse import ensure_database
+
+        if connections.owner_url is None:
+            _warehouse(connections).require_tables()
+            return
+        ensure_database(connections.owner_url)
+        _migrate(connections.owner_url)
+        roles = Roles(
+            connections.owner_url,
+            loader=Role("STOCKS_LOADER_DATABASE_URL", connections.database_url),
+            transformer=Role("STOCKS_TRANSFORMER_DATABASE_URL", connections.models_url),
+            dagster=Role("STOCKS_DAGSTER_DATABASE_URL", connections.dagster_database_url),
+        )
+        is_ours = self._settings.brings_database
+        roles.prepare(owns_passwords=is_ours)
+        roles.prepare_dagster(owns_passwords=is_ours)
+        ensure_database(connections.dagster_database_url)
 
     def _reader(self) -> "Reader":
         from stocks_assets.adapters.reader import Reader
@@ -157,9 +202,14 @@ class Platform:
     def _prepare_reader(self, connections: Connections, progress: Progress) -> None:
         """Make ready the role for analysts; without it everything else works."""
         self._reader_lacks = None
-        is_ours = self._settings.database_url is None
+        if connections.owner_url is None:
+            return
+        is_ours = self._settings.brings_database
+        makers = {connections.database_url, connections.models_url} - {connections.owner_url}
         try:
-            self._reader().prepare(connections.database_url, owns_password=is_ours)
+            self._reader().prepare(
+                connections.owner_url, owns_password=is_ours, makers=sorted(makers)
+            )
         except StocksError as error:
             self._reader_lacks = error
             progress(str(error))
@@ -199,10 +249,9 @@ class Platform:
             project_digest,
         )
         from stocks_assets.adapters.object_store import ObjectStore
-        from stocks_assets.adapters.warehouse import Warehouse
 
         with self._servers(lambda _: None) as connections:
-            warehouse = Warehouse(connections.database_url)
+            warehouse = _warehouse(connections)
             with dbt_environment(warehouse, None):
                 chosen = choose(ensure_manifest(), tables)
             with ObjectStore(connections.s3, self._settings.curated_bucket) as store:
@@ -220,9 +269,8 @@ class Platform:
         """
         with self._servers(progress) as connections:
             from stocks_assets.adapters.dbt_project import dbt_environment, ensure_manifest
-            from stocks_assets.adapters.warehouse import Warehouse
 
-            with dbt_environment(Warehouse(connections.database_url), None):
+            with dbt_environment(_warehouse(connections), None):
                 ensure_manifest()
             with self._open_headless(connections) as headless:
                 yield headless
@@ -234,13 +282,12 @@ class Platform:
         They would hold their place in the queue for ever.
         """
         from stocks_assets.adapters.universe_file import UniverseFile
-        from stocks_assets.adapters.warehouse import Warehouse
         from stocks_assets.defs.headless import open_headless
 
         os.environ.update(self._environment(connections))
         with open_headless(
             self._dagster_home,
-            Warehouse(connections.database_url),
+            _warehouse(connections),
             self._settings.home / "logs",
             UniverseFile.from_settings(self._settings),
         ) as headless:
@@ -249,9 +296,7 @@ class Platform:
 
     def _no_run_of_the_ui_can_live(self) -> bool:
         """Tell whether runs of the UI would run here, and nothing that runs them does."""
-        is_ours = (
-            self._settings.database_url is None and self._settings.dagster_database_url is None
-        )
+        is_ours = self._settings.brings_database and self._settings.dagster_database_url is None
         return is_ours and processes.read(self._settings.home, _CODE) is None
 
     @contextmanager
@@ -267,9 +312,7 @@ class Platform:
 
     def warehouse(self) -> "Warehouse":
         """Return the warehouse, which runs."""
-        from stocks_assets.adapters.warehouse import Warehouse
-
-        return Warehouse(find_connections(self._settings).database_url)
+        return _warehouse(find_connections(self._settings))
 
     def require_source(self) -> None:
         """Insist that the source has what it needs.
@@ -360,6 +403,54 @@ class Platform:
         with self._servers(progress):
             progress("databases, tables and bucket are ready")
 
+    def serve(self, service: Service, *, host: str, port: int, code: str) -> NoReturn:
+        """Become one of Dagster's processes, for who starts each by itself.
+
+        `host` and `port` are where it listens, if it does; `code` is where the code location does.
+
+        Raises:
+            StackError: a server does not run.
+        """
+        location = ["-h", host, "-p", str(port), "--location-name", CODE_LOCATION]
+        self._enter()
+        code_host, _, code_port = code.rpartition(":")
+        path = self._write_workspace(f"host: {code_host}, port: {code_port}")
+        workspace = ["-w", str(path)]
+        arguments = {
+            Service.CODE_LOCATION: ["dagster", "code-server", "start", *_CODE_MODULE, *location],
+            Service.WEBSERVER: [_WEBSERVER_MODULE, "-h", host, "-p", str(port), *workspace],
+            Service.DAEMON: ["dagster._daemon", "run", *workspace],
+        }[service]
+        if service is Service.CODE_LOCATION:
+            from stocks_assets.adapters.dbt_project import ensure_manifest
+
+            ensure_manifest()
+        sys.stdout.flush()
+        os.execv(sys.executable, [sys.executable, "-m", *arguments])  # noqa: S606 # our own list
+
+    def is_healthy(self, service: Service, *, port: int) -> bool:
+        """Tell whether the process that `serve` became on this machine works."""
+        if service is Service.WEBSERVER:
+            return _answers(f"http://127.0.0.1:{port}/server_info")
+        self._enter()
+        arguments = {
+            Service.CODE_LOCATION: ["dagster", "api", "grpc-health-check", "-p", str(port)],
+            Service.DAEMON: ["dagster._daemon", "liveness-check"],
+        }[service]
+        checked = subprocess.run([sys.executable, "-m", *arguments], check=False)
+        return checked.returncode == 0
+
+    def _enter(self) -> None:
+        """Set what one of Dagster's processes needs, for this one."""
+        homes.prepare(self._settings.home)
+        self._write_dagster_yaml()
+        storage = self._settings.dagster_database_url
+        if self._settings.brings_database and storage is not None:
+            # All that the web server is told.
+            os.environ.update(self._dagster_environment(storage.get_secret_value()))
+        else:
+            os.environ.update(self._environment(find_connections(self._settings)))
+
     def listed_tickers(self, count: int | None) -> Sequence[str]:
         """Return the first `count` tickers that the source can name itself.
 
@@ -380,13 +471,16 @@ class Platform:
         for name in _DAGSTER:
             record = processes.read(self._settings.home, name)
             port = next(iter(record.ports.values()), None) if record else None
+            address = f"127.0.0.1:{port}" if port else None
+            if name == _CODE and record:
+                address = f"unix:{self._code_socket()}"
             services.append(
                 {
                     "name": name,
                     "running": record is not None,
                     "version": version("dagster"),
                     "pid": record.pid if record else None,
-                    "address": f"127.0.0.1:{port}" if port else None,
+                    "address": address,
                 }
             )
         return {
@@ -410,8 +504,9 @@ class Platform:
         settings = self._settings
         database_url = endpoints.database_url if endpoints else None
         reader_url = self._reader().url(database_url) if database_url else None
-        if settings.database_url is not None:
-            given = settings.database_url.get_secret_value()
+        outside = settings.database_url or settings.loader_database_url
+        if outside is not None:
+            given = outside.get_secret_value()
             database_url = _without_password(given)
             reader_url = url_without_password(given, settings.reader_role)
         return {
@@ -425,7 +520,12 @@ class Platform:
 
     def _ui_url(self) -> str | None:
         record = processes.read(self._settings.home, _WEBSERVER)
-        return f"http://127.0.0.1:{record.ports['http']}" if record else None
+        return self._ui_at(record.ports["http"]) if record else None
+
+    def _ui_at(self, port: int) -> str:
+        """Return the URL that opens the UI, with its password as scripts and browsers take it."""
+        password = quote(ui_password(self._settings), safe="")
+        return f"http://{USER}:{password}@127.0.0.1:{port}"
 
     def _start_dagster(self, connections: Connections, progress: Progress) -> str:
         """Start what does not run yet of Dagster's processes; if that fails, stop it again."""
@@ -452,13 +552,14 @@ class Platform:
                 processes.stop(home, name)
         homes.write_private(digest, self._settings.digest())
         running = {name: processes.read(home, name) for name in _DAGSTER}
-        code, web = running[_CODE], running[_WEBSERVER]
-        # Any port but a usual one: gRPC lets two servers that start at once share it.
-        code_port = code.ports["grpc"] if code else ports.choose_port(None)
+        web = running[_WEBSERVER]
         ui_port = web.ports["http"] if web else self._choose_ui_port()
         ports.remember(home, _WEBSERVER, {"http": ui_port})
-        workspace = self._dagster_home / "workspace.yaml"
-        workspace.write_text(_WORKSPACE_YAML.format(port=code_port, name=CODE_LOCATION))
+        # A socket in a folder of one's own: over a port, anybody on the machine could start runs.
+        code_socket = self._code_socket()
+        if running[_CODE] is None:
+            code_socket.unlink(missing_ok=True)
+        workspace = self._write_workspace(f"socket: {code_socket}")
         environment = {**os.environ, **self._environment(connections)}
         environment.pop("PYTHONDONTWRITEBYTECODE", None)
 
@@ -472,27 +573,33 @@ class Platform:
                 ports=listens,
             )
 
-        location = ["-h", "127.0.0.1", "-p", str(code_port), "--location-name", CODE_LOCATION]
+        location = ["-s", str(code_socket), "--location-name", CODE_LOCATION]
         code = start(
             _CODE,
-            ["dagster", "code-server", "start", "-m", "stocks_assets.definitions", *location],
-            grpc=code_port,
+            ["dagster", "code-server", "start", *_CODE_MODULE, *location],
         )
-        self._wait_for(code, code_port)
+        self._wait_for(code, lambda: _accepts(code_socket))
         server = start(
             _WEBSERVER,
-            ["dagster_webserver", "-h", "127.0.0.1", "-p", str(ui_port), "-w", str(workspace)],
+            [_WEBSERVER_MODULE, "-h", "127.0.0.1", "-p", str(ui_port), "-w", str(workspace)],
             http=ui_port,
         )
         start(_DAEMON, ["dagster._daemon", "run", "-w", str(workspace)])
-        url = f"http://127.0.0.1:{ui_port}"
-        self._wait_for(server, ui_port, lambda: _answers(f"{url}/server_info"))
-        progress(f"the UI {'runs already' if web else 'started'} at {url}")
+        self._wait_for(
+            server,
+            # Somebody else may listen there and even give the right answers.
+            lambda: (
+                processes.listens(server, ui_port)
+                and _answers(f"http://127.0.0.1:{ui_port}/server_info")
+            ),
+            port=ui_port,
+        )
+        url = self._ui_at(ui_port)
+        progress(f"the UI {'runs already' if web else 'started'} at 127.0.0.1:{ui_port}")
         return url
 
     def _environment(self, connections: Connections) -> dict[str, str]:
         """Return what Dagster's processes need to find their way; all else is inherited."""
-        storage = connections.dagster_database_url.partition("://")[2]
         paths = {
             "STOCKS_REPLAY_DIR": self._settings.replay_dir,
             "STOCKS_UNIVERSE_FILE": self._settings.universe_file,
@@ -500,12 +607,18 @@ class Platform:
         return {
             # Absolute: the processes work in another folder than the one that they were named in.
             **{name: str(path) for name, path in paths.items() if path},
+            # The definitions load a manifest, and that names the database.
+            "DBT_DBNAME": urlsplit(connections.database_url).path.lstrip("/"),
+            **self._dagster_environment(connections.dagster_database_url),
+        }
+
+    def _dagster_environment(self, database_url: str) -> dict[str, str]:
+        storage = database_url.partition("://")[2]
+        return {
             "DAGSTER_HOME": str(self._dagster_home),
             "STOCKS_HOME": str(self._settings.home),
             # With its driver named: SQLAlchemy's own choice is not what dagster-postgres can use.
             "STOCKS_DAGSTER_STORAGE_URL": f"postgresql+psycopg2://{storage}",
-            # The definitions load a manifest, and that names the database.
-            "DBT_DBNAME": urlsplit(connections.database_url).path.lstrip("/"),
             # Events of many partitions are written together.
             "DAGSTER_EVENT_BATCH_SIZE": os.environ.get("DAGSTER_EVENT_BATCH_SIZE", "500"),
         }
@@ -517,21 +630,37 @@ class Platform:
         ports.require_free(self._settings.ui_port, "STOCKS_UI_PORT")
         return self._settings.ui_port
 
+    def _code_socket(self) -> Path:
+        """Return where the code server listens: in the home, unless its path is too long."""
+        path = self._settings.home / "run" / "code.sock"
+        if len(os.fsencode(path)) <= _SOCKET_PATH_LIMIT:
+            return path
+        digest = hashlib.sha256(os.fsencode(self._settings.home)).hexdigest()[:16]
+        folder = Path(tempfile.gettempdir()) / f"stocks-{os.getuid()}-{digest}"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        if folder.lstat().st_uid != os.getuid() or folder.is_symlink():
+            raise StackError(f"'{folder}' belongs to somebody else; remove it or move STOCKS_HOME")
+        return folder / "code.sock"
+
+    def _write_workspace(self, where: str) -> Path:
+        workspace = self._dagster_home / "workspace.yaml"
+        homes.write_private(workspace, _WORKSPACE_YAML.format(where=where, name=CODE_LOCATION))
+        return workspace
+
     def _wait_for(
-        self, started: processes.Record, port: int, answers: Callable[[], bool] = lambda: True
+        self, started: processes.Record, is_ready: Callable[[], bool], *, port: int | None = None
     ) -> None:
         home, name = self._settings.home, started.name
         log = processes.log_path(home, name)
         deadline = time.monotonic() + _START_SECONDS
         while processes.is_running(home, name):
-            # Somebody else may listen there and even give the right answers.
-            if processes.listens(started, port) and answers():
+            if is_ready():
                 return
             if time.monotonic() > deadline:
                 raise StackError(f"the {name} does not answer; its log is {log}")
             time.sleep(0.2)
         words = processes.last_words(home, started)
-        if "in use" in words:
+        if port is not None and "in use" in words:
             raise _PortTakenError(f"the {name} found port {port} taken; its log is {log}")
         raise StackError(f"the {name} ended at its start: {words} (all of it in {log})")
 
@@ -542,6 +671,15 @@ class _PortTakenError(StackError):
 
 def _says(path: Path, text: str) -> bool:
     return path.is_file() and path.read_text() == text
+
+
+def _accepts(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return False
+        return True
 
 
 def _answers(url: str) -> bool:
@@ -562,6 +700,12 @@ def _settle_environment(connections: Connections) -> None:
         # The SDK insists that a profile exists, even where it is not asked for keys.
         for name in ("AWS_PROFILE", "AWS_DEFAULT_PROFILE"):
             os.environ.pop(name, None)
+
+
+def _warehouse(connections: Connections) -> "Warehouse":
+    from stocks_assets.adapters.warehouse import Warehouse
+
+    return Warehouse(connections.database_url, connections.models_url)
 
 
 def _migrate(database_url: str) -> None:

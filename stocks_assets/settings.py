@@ -6,7 +6,7 @@ import os
 import re
 from datetime import date
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self, get_args
 from urllib.parse import unquote, urlsplit
 
 import psycopg
@@ -19,7 +19,13 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic.fields import FieldInfo
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 from stocks_assets.errors import SettingsError
 
@@ -29,10 +35,52 @@ SourceName = Literal["alpha_vantage", "replay", "sample"]
 _ROLE = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 
 
+class _SecretFiles(EnvSettingsSource):
+    """Secrets in files of their own, as orchestrators mount them: NAME_FILE is the path."""
+
+    def __call__(self) -> dict[str, Any]:
+        """Return the content of each file, without the line's end."""
+        return {
+            name: secret
+            for field in self.settings_cls.model_fields.values()
+            for name in _names(field)
+            if (secret := self._read(field, name)) is not None
+        }
+
+    def _read(self, field: FieldInfo, name: str) -> str | None:
+        variable = f"{name}_FILE"
+        path = self.env_vars.get(variable)
+        if not path:
+            return None
+        if SecretStr not in get_args(field.annotation):
+            raise SettingsError(f"{variable} cannot be used: {name} is no secret, so set that")
+        if self.env_vars.get(name):
+            raise SettingsError(f"{variable} cannot be used: {name} is set as well; keep one")
+        try:
+            return Path(path).read_text(encoding="utf-8").rstrip("\r\n") or None
+        except (OSError, UnicodeDecodeError) as error:
+            said = error.strerror if isinstance(error, OSError) else "it is not in UTF-8"
+            raise SettingsError(f"{variable}={path!r} cannot be used: {said}") from None
+
+
 class Settings(BaseSettings):
-    """What the environment says, or else a file in the form of `.env`."""
+    """What the environment and its files of secrets say, or else a file in the form of `.env`."""
 
     model_config = SettingsConfigDict(env_ignore_empty=True, extra="ignore")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Return where settings come from, the first one that has a name first."""
+        del file_secret_settings
+        files = _SecretFiles(settings_cls, case_sensitive=True)
+        return init_settings, env_settings, files, dotenv_settings
 
     home: Path = Field(PROJECT_ROOT / ".stocks", validation_alias="STOCKS_HOME")
     source: SourceName = Field("sample", validation_alias="STOCKS_SOURCE")
@@ -49,6 +97,12 @@ class Settings(BaseSettings):
         "https://www.alphavantage.co/query", validation_alias="STOCKS_ALPHA_VANTAGE_URL"
     )
     database_url: SecretStr | None = Field(None, validation_alias="STOCKS_DATABASE_URL")
+    loader_database_url: SecretStr | None = Field(
+        None, validation_alias="STOCKS_LOADER_DATABASE_URL"
+    )
+    transformer_database_url: SecretStr | None = Field(
+        None, validation_alias="STOCKS_TRANSFORMER_DATABASE_URL"
+    )
     dagster_database_url: SecretStr | None = Field(
         None, validation_alias="STOCKS_DAGSTER_DATABASE_URL"
     )
@@ -71,6 +125,7 @@ class Settings(BaseSettings):
     alert_smtp_url: SecretStr | None = Field(None, validation_alias="STOCKS_ALERT_SMTP_URL")
     alert_mail_to: str | None = Field(None, validation_alias="STOCKS_ALERT_MAIL_TO")
     ui_url: str | None = Field(None, validation_alias="STOCKS_UI_URL")
+    ui_password: SecretStr | None = Field(None, validation_alias="STOCKS_UI_PASSWORD")
     ui_port: int | None = Field(None, validation_alias="STOCKS_UI_PORT", ge=1, le=65535)
     tickers_per_run: int = Field(500, validation_alias="STOCKS_TICKERS_PER_RUN", ge=1)
     intraday_months: int = Field(0, validation_alias="STOCKS_INTRADAY_MONTHS", ge=0, le=300)
@@ -82,7 +137,9 @@ class Settings(BaseSettings):
     register_arrivals: bool = Field(False, validation_alias="STOCKS_REGISTER_ARRIVALS")
     fetch_threads: int = Field(8, validation_alias="STOCKS_FETCH_THREADS", ge=1, le=64)
 
-    @field_validator("database_url", "dagster_database_url")
+    @field_validator(
+        "database_url", "loader_database_url", "transformer_database_url", "dagster_database_url"
+    )
     @classmethod
     def _is_postgres(cls, value: SecretStr | None) -> SecretStr | None:
         if value is None:
@@ -127,6 +184,29 @@ class Settings(BaseSettings):
             raise ValueError("STOCKS_ALERT_SMTP_URL and STOCKS_ALERT_MAIL_TO go together")
         return self
 
+    @model_validator(mode="after")
+    def _has_all_roles_of_a_database(self) -> Self:
+        lesser = {
+            "STOCKS_LOADER_DATABASE_URL": self.loader_database_url,
+            "STOCKS_TRANSFORMER_DATABASE_URL": self.transformer_database_url,
+            "STOCKS_DAGSTER_DATABASE_URL": self.dagster_database_url,
+        }
+        if self.database_url is None and any(list(lesser.values())[:2]):
+            missing = " and ".join(name for name, url in lesser.items() if url is None)
+            if missing:
+                raise ValueError(
+                    f"{missing} cannot be left out where roles of a database are named "
+                    "without its owner's STOCKS_DATABASE_URL"
+                )
+        return self
+
+    @field_validator("ui_password")
+    @classmethod
+    def _is_a_password(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and len(value.get_secret_value()) < 12:
+            raise ValueError("expected 12 characters or more")
+        return value
+
     @field_validator("replay_vintage", mode="before")
     @classmethod
     def _is_date(cls, value: object) -> object:
@@ -169,6 +249,11 @@ class Settings(BaseSettings):
             raise ValueError("expected a folder, and this is none; choose another home folder")
         return value
 
+    @property
+    def brings_database(self) -> bool:
+        """Whether the embedded PostgreSQL is used, as no setting names another one."""
+        return self.database_url is None and self.loader_database_url is None
+
     def digest(self) -> str:
         """Return a hash of what processes that were started earlier may be behind in."""
         values = self.model_dump(mode="json", exclude={"ui_port"})
@@ -190,6 +275,14 @@ def read_settings() -> Settings:
         return Settings(_env_file=file)  # type: ignore[call-arg] # every field has a default, or its alias fills it
     except ValidationError as error:
         raise SettingsError("; ".join(_explain(problem) for problem in error.errors())) from None
+
+
+def _names(field: FieldInfo) -> list[str]:
+    """Return the variables that a setting is read from."""
+    alias = field.validation_alias
+    if isinstance(alias, AliasChoices):
+        return [str(name) for name in alias.choices]
+    return [str(alias)]
 
 
 def _names_one_database(url: str) -> bool:

@@ -12,11 +12,11 @@ from datetime import UTC, date, datetime
 from botocore.exceptions import BotoCoreError, ClientError
 
 from stocks_assets.adapters.bronze_index import LATE_DAYS, BronzeIndex, Look, PostgresKeeper
-from stocks_assets.adapters.object_store import ObjectStore
+from stocks_assets.adapters.object_store import LARGEST_FILE, ObjectStore
 from stocks_assets.adapters.sources.port import Source
 from stocks_assets.adapters.warehouse import FetchJournal, Warehouse
 from stocks_assets.domain.bronze_key import BronzeKey, QuarantineKey, content_hash
-from stocks_assets.domain.datasets import DATASETS, Call, Dataset
+from stocks_assets.domain.datasets import DATASETS, LARGEST_REPLY, Call, Dataset
 from stocks_assets.domain.outcomes import Data, DayQuotaSpent, Outcome, Refused, Unavailable
 from stocks_assets.errors import InvalidKeyError
 
@@ -114,8 +114,13 @@ class BronzeStore:
         return found
 
     def read(self, key: BronzeKey) -> bytes:
-        """Return the reply that is kept under `key`, as it came."""
-        return self._store.get(str(key))
+        """Return the reply that is kept under `key`, as it came.
+
+        Raises:
+            BadGzipFile: it is not compressed, or unpacks to more than replies and files may have.
+        """
+        is_dropped = key.dataset.startswith("dropped_")
+        return self._store.get(str(key), LARGEST_FILE if is_dropped else LARGEST_REPLY)
 
     def url(self, key: BronzeKey) -> str:
         """Return where `key` is, as a link without any right to read it."""

@@ -138,9 +138,7 @@ def dbt_environment(warehouse: Warehouse, batch_id: str | None) -> Iterator[None
 
     dbt takes connections from the environment alone, and dagster-dbt opens one in this process too.
     """
-    parameters = {
-        key: str(value) for key, value in conninfo_to_dict(warehouse.database_url).items()
-    }
+    parameters = {key: str(value) for key, value in conninfo_to_dict(warehouse.models_url).items()}
     wanted: Mapping[str, str] = {
         "DBT_HOST": parameters.get("host", "localhost"),
         "DBT_PORT": parameters.get("port", "5432"),

@@ -2,6 +2,7 @@
 
 import contextlib
 import gzip
+import io
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from stocks_assets.domain.arrivals import Listed
+from stocks_assets.domain.datasets import LARGEST_REPLY
 from stocks_assets.errors import StackError
 
 if TYPE_CHECKING:
@@ -28,9 +30,12 @@ _CONFIG = Config(
     retries={"mode": "standard", "max_attempts": 4},
     max_pool_connections=32,
 )
+# Of a file of people's own: what STOCKS_INBOX_MAX_MB may be at most.
+LARGEST_FILE = 2000 * 10**6
 _IDENTITY_KEY = "stocks-bucket-identity.gz"
 _ALREADY_THERE = ("PreconditionFailed", "ConditionalRequestConflict", "412")
 _NOT_THERE = ("404", "NoSuchBucket", "NotFound")
+_DENIED = ("403", "AccessDenied", "Forbidden")
 _CHANGED = ("PreconditionFailed", "412", "NoSuchKey", "NotFound", "404")
 # In one request up to the size from which S3 wants parts.
 _COPY = TransferConfig(multipart_threshold=5 * 1024**3, use_threads=False)
@@ -89,18 +94,21 @@ class ObjectStore:
             StackError: the server cannot be reached, or does not allow it.
         """
         try:
-            try:
-                self._client.head_bucket(Bucket=self.bucket)
-            except ClientError as error:
-                if error.response["Error"]["Code"] not in _NOT_THERE:
-                    raise
-                with contextlib.suppress(
-                    self._client.exceptions.BucketAlreadyOwnedByYou,
-                    self._client.exceptions.BucketAlreadyExists,
-                ):
-                    self._client.create_bucket(Bucket=self.bucket)
+            if self._is_there():
+                return
+            with contextlib.suppress(
+                self._client.exceptions.BucketAlreadyOwnedByYou,
+                self._client.exceptions.BucketAlreadyExists,
+            ):
+                self._client.create_bucket(Bucket=self.bucket)
         except ClientError as error:
             code = error.response["Error"]["Code"]
+            if error.operation_name == "CreateBucket":
+                raise StackError(
+                    f"there is no bucket {self.bucket!r} on the S3 server at "
+                    f"{self._location.endpoint_url}, and the user may not make it ({code}); as an "
+                    f"administrator run: aws s3 mb s3://{self.bucket}"
+                ) from error
             raise StackError(
                 f"the S3 server at {self._location.endpoint_url} refuses bucket {self.bucket!r} "
                 f"({code}); check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and the bucket's name"
@@ -110,6 +118,19 @@ class ObjectStore:
                 f"no S3 server answers at {self._location.endpoint_url} ({type(error).__name__}); "
                 "check STOCKS_S3_ENDPOINT_URL"
             ) from error
+
+    def _is_there(self) -> bool:
+        """Tell whether the bucket is there, even to who may only list it."""
+        try:
+            self._client.head_bucket(Bucket=self.bucket)
+        except ClientError as error:
+            code = error.response["Error"]["Code"]
+            if code in _NOT_THERE:
+                return False
+            if code not in _DENIED:
+                raise
+            self._client.list_objects_v2(Bucket=self.bucket, Prefix="bronze/", MaxKeys=1)
+        return True
 
     def identity(self) -> str:
         """Return what tells this bucket from any other, wherever it is served from.
@@ -143,10 +164,20 @@ class ObjectStore:
             raise
         return True
 
-    def get(self, key: str) -> bytes:
-        """Return what `put_new` stored under `key`."""
-        stored = self._client.get_object(Bucket=self.bucket, Key=key)["Body"].read()
-        return gzip.decompress(stored)
+    def get(self, key: str, max_bytes: int = LARGEST_REPLY) -> bytes:
+        """Return what `put_new`, or anybody else, stored under `key`.
+
+        Raises:
+            BadGzipFile: it is not compressed, or unpacks to more than `max_bytes`.
+        """
+        found = self._client.get_object(Bucket=self.bucket, Key=key)
+        with found["Body"] as body:
+            if found["ContentLength"] <= max_bytes:
+                with gzip.GzipFile(fileobj=io.BytesIO(body.read())) as file:
+                    content = file.read(max_bytes + 1)
+                if len(content) <= max_bytes:
+                    return content
+        raise gzip.BadGzipFile(f"it has more than {max_bytes:,} bytes")
 
     def url(self, key: str) -> str:
         """Return where `key` is; to read it takes the keys of the store."""

@@ -1,6 +1,6 @@
 """The role that analysts connect as: it reads gold and silver, and nothing else."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain
@@ -67,11 +67,14 @@ class Reader:
         """Return the URL with which the role reaches the same database, password included."""
         return _as_user(database_url, f"{quote(self.role)}:{quote(self.password, safe='')}")
 
-    def prepare(self, database_url: str, *, owns_password: bool) -> None:
+    def prepare(
+        self, database_url: str, *, owns_password: bool, makers: Sequence[str] = ()
+    ) -> None:
         """Make the role, and let it read all that is in gold and silver, now and later.
 
         What is in place is left alone. `owns_password` says that the role's password may be set
-        where it is another one, as nobody else goes by it.
+        where it is another one, as nobody else goes by it. `makers` are the URLs of further users
+        who make tables there.
 
         Raises:
             SettingsError: the role is one that may do more, or its password is another one.
@@ -83,6 +86,10 @@ class Reader:
             # Each is found when those before it have been run.
             for statement in chain(self._grants(connection), self._later_grants(connection)):
                 _run(connection, [statement])
+        for url in makers:
+            with connect(url) as connection:
+                for statement in chain(self._unread(connection), self._later_grants(connection)):
+                    _run(connection, [statement])
         if not self._connects(database_url):
             if owns_password:
                 with connect(database_url) as connection:
@@ -173,15 +180,22 @@ class Reader:
                 connection, "select has_schema_privilege(%s, %s, 'usage')", self.role, schema
             ):
                 yield SQL("grant usage on schema {} to {}").format(Identifier(schema), role)
+        yield from self._unread(connection)
+
+    def _unread(self, connection: psycopg.Connection) -> Iterator[Composed]:
+        """Yield what lets the role read what this user owns and it may not read yet."""
         unread = connection.execute(
             "select nspname, relname from pg_class "
             "join pg_namespace on pg_namespace.oid = relnamespace "
             "where nspname = any(%s) and relkind = any('{r,p,v,m,f}') "
+            "and pg_has_role(relowner, 'usage') "
             "and not has_table_privilege(%s, pg_class.oid, 'select') order by 1, 2",
             (list(SCHEMAS), self.role),
         ).fetchall()
         for schema, name in unread:
-            yield SQL("grant select on {} to {}").format(Identifier(schema, name), role)
+            yield SQL("grant select on {} to {}").format(
+                Identifier(schema, name), Identifier(self.role)
+            )
 
     def _later_grants(self, connection: psycopg.Connection) -> Iterator[Composed]:
         """Yield what lets the role read tables and views that this user is yet to make."""

@@ -15,6 +15,7 @@ import alembic.config
 import polars as pl
 import psycopg
 import sqlalchemy
+from alembic.script import ScriptDirectory
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import scalar_row
 from psycopg.sql import SQL, Composed, Identifier
@@ -109,10 +110,14 @@ class Watched:
 
 
 class Warehouse:
-    """The database that holds silver, gold and the books about them."""
+    """The database that holds silver, gold and the books about them.
 
-    def __init__(self, database_url: str) -> None:
+    `models_url` is for the role that dbt works as; it is the same role where none is named.
+    """
+
+    def __init__(self, database_url: str, models_url: str | None = None) -> None:
         self.database_url = database_url
+        self.models_url = models_url or database_url
 
     def __repr__(self) -> str:
         return f"Warehouse({where(self.database_url)!r})"
@@ -185,6 +190,26 @@ class Warehouse:
             config.attributes["connection"] = connection
             alembic.command.upgrade(config, "head")
             connection.commit()
+
+    def require_tables(self) -> None:
+        """Insist that the tables are those of this version.
+
+        Raises:
+            StackError: they are not there, or older or newer.
+        """
+        config = alembic.config.Config()
+        config.set_main_option("script_location", str(_MIGRATIONS))
+        newest = ScriptDirectory.from_config(config).get_current_head()
+        with self.connect() as connection:
+            there = connection.execute("select to_regclass('ops.schema_version')").fetchone()
+            found = there != (None,) and (
+                connection.execute("select version_num from ops.schema_version").fetchone()
+            )
+        if found != (newest,):
+            raise StackError(
+                f"the tables in {self} are not those of this version; with STOCKS_DATABASE_URL, "
+                "the URL of their owner, run: stocks prepare"
+            )
 
     # The index of bronze objects
 

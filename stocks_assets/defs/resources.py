@@ -34,7 +34,8 @@ def source(_: dg.InitResourceContext) -> Iterator[Source]:
 @dg.resource(description="The PostgreSQL database with silver and gold: STOCKS_DATABASE_URL.")
 def warehouse(context: dg.InitResourceContext) -> Iterator[Warehouse]:
     """Open the warehouse that the settings name; it tells others that the run is alive."""
-    opened = Warehouse(find_connections(read_settings()).database_url)
+    connections = find_connections(read_settings())
+    opened = Warehouse(connections.database_url, connections.models_url)
     with opened.alive(context.run.run_id) if context.run else nullcontext():
         yield opened
 

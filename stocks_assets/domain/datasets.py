@@ -5,6 +5,9 @@ from dataclasses import dataclass, field
 from datetime import date, timedelta
 from typing import Literal
 
+# Bytes of a reply at most, unpacked, whoever brings it; those of the vendor have a few million.
+LARGEST_REPLY = 64 * 1024**2
+
 MARKET = ""
 """Stands where a ticker would, in what is asked of a dataset that is of the whole market."""
 

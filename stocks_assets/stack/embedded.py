@@ -6,26 +6,41 @@ import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from stocks_assets.stack import home as homes
 from stocks_assets.stack import secrets
 from stocks_assets.stack.lock import held
-from stocks_assets.stack.postgres import DAGSTER_DATABASE, EmbeddedPostgres
+from stocks_assets.stack.postgres import (
+    DAGSTER,
+    DAGSTER_DATABASE,
+    LOADER,
+    TRANSFORMER,
+    EmbeddedPostgres,
+)
 from stocks_assets.stack.seaweedfs import EmbeddedS3
 from stocks_assets.stack.status import ServiceStatus
 
 
 @dataclass(frozen=True)
 class Endpoints:
-    """Where the embedded servers are and what opens them; None where an outside one is used."""
+    """Where the embedded servers are and what opens them; None where an outside one is used.
+
+    `database_url`, `dagster_database_url` and the `aws_` keys are those of who may do everything;
+    the others are for who does the work, once its roles are made.
+    """
 
     database_url: str | None = field(default=None, repr=False)
     dagster_database_url: str | None = field(default=None, repr=False)
     s3_endpoint_url: str | None = None
     aws_access_key_id: str | None = field(default=None, repr=False)
     aws_secret_access_key: str | None = field(default=None, repr=False)
+    loader_url: str | None = field(default=None, repr=False)
+    transformer_url: str | None = field(default=None, repr=False)
+    dagster_role_url: str | None = field(default=None, repr=False)
+    pipeline_key_id: str | None = field(default=None, repr=False)
+    pipeline_secret_key: str | None = field(default=None, repr=False)
 
 
 class EmbeddedStack:
@@ -39,11 +54,17 @@ class EmbeddedStack:
         s3: bool = True,
         postgres_port: int | None = None,
         s3_port: int | None = None,
+        bucket: str = "stocks-raw",
+        curated_bucket: str = "stocks-curated",
     ) -> None:
-        """False leaves out the server in whose place an outside one is used."""
+        """False leaves out the server in whose place an outside one is used.
+
+        The buckets are those that the pipeline's own S3 user may use.
+        """
         self._home = home.resolve()
         self._postgres = EmbeddedPostgres(self._home, port=postgres_port) if postgres else None
-        self._s3 = EmbeddedS3(self._home, port=s3_port) if s3 else None
+        buckets = (bucket, curated_bucket)
+        self._s3 = EmbeddedS3(self._home, port=s3_port, buckets=buckets) if s3 else None
 
     def start(self, progress: Callable[[str], None] = lambda _: None) -> Endpoints:
         """Start what does not run yet, and say so; return when all of it can be used.
@@ -69,26 +90,32 @@ class EmbeddedStack:
 
     def endpoints(self) -> Endpoints | None:
         """Where the servers are, without starting any; None when one of them does not run."""
-        database_url = dagster_database_url = s3_endpoint_url = None
-        access_key_id = secret_access_key = None
+        found = Endpoints()
         if self._postgres:
-            database_url = self._postgres.url()
-            dagster_database_url = self._postgres.url(DAGSTER_DATABASE)
-            if database_url is None or dagster_database_url is None:
+            found = replace(
+                found,
+                database_url=self._postgres.url(),
+                dagster_database_url=self._postgres.url(DAGSTER_DATABASE),
+                loader_url=self._postgres.url(role=LOADER),
+                transformer_url=self._postgres.url(role=TRANSFORMER),
+                dagster_role_url=self._postgres.url(DAGSTER_DATABASE, DAGSTER),
+            )
+            if found.database_url is None or found.dagster_role_url is None:
                 return None
         if self._s3:
-            s3_endpoint_url = self._s3.url()
-            if s3_endpoint_url is None:
+            url = self._s3.url()
+            if url is None:
                 return None
             keys = secrets.load(self._home)
-            access_key_id, secret_access_key = keys.s3_access_key_id, keys.s3_secret_access_key
-        return Endpoints(
-            database_url=database_url,
-            dagster_database_url=dagster_database_url,
-            s3_endpoint_url=s3_endpoint_url,
-            aws_access_key_id=access_key_id,
-            aws_secret_access_key=secret_access_key,
-        )
+            found = replace(
+                found,
+                s3_endpoint_url=url,
+                aws_access_key_id=keys.s3_access_key_id,
+                aws_secret_access_key=keys.s3_secret_access_key,
+                pipeline_key_id=keys.s3_pipeline_key_id,
+                pipeline_secret_key=keys.s3_pipeline_secret_key,
+            )
+        return found
 
     def status(self) -> list[ServiceStatus]:
         """What there is to say about each server, without secrets."""

@@ -28,6 +28,8 @@ NAME = "postgres"
 SUPERUSER = "stocks"
 DATABASE = "stocks"
 DAGSTER_DATABASE = "dagster"
+# Who does the work: see `adapters.roles`.
+LOADER, TRANSFORMER, DAGSTER = "stocks_loader", "stocks_transformer", "stocks_dagster"
 
 _USUAL_PORT = 5432
 # Recovery after a crash replays up to max_wal_size before the server is ready.
@@ -99,10 +101,10 @@ class EmbeddedPostgres:
             processes.forget(self._home, NAME)
             return postmaster is not None
 
-    def url(self, database: str = DATABASE) -> str | None:
+    def url(self, database: str = DATABASE, role: str = SUPERUSER) -> str | None:
         """The URL of a database, password included; None unless the server is ready."""
         port = self._running_port(wait=False)
-        return self._url(port, database) if port else None
+        return self._url(port, database, role) if port else None
 
     def status(self) -> ServiceStatus:
         """What there is to say about the server, without secrets."""
@@ -118,9 +120,10 @@ class EmbeddedPostgres:
             create_time=postmaster.create_time(),
         )
 
-    def _url(self, port: int, database: str) -> str:
-        password = secrets.load(self._home).database_password
-        return f"postgresql://{SUPERUSER}:{password}@{ports.LOOPBACK}:{port}/{database}"
+    def _url(self, port: int, database: str, role: str = SUPERUSER) -> str:
+        known = secrets.load(self._home)
+        password = known.database_password if role == SUPERUSER else known.role_password(role)
+        return f"postgresql://{role}:{password}@{ports.LOOPBACK}:{port}/{database}"
 
     def _pid_file(self) -> list[str]:
         """Lines of postmaster.pid: pid, data folder, start time, port, .., state (the eighth)."""
@@ -284,12 +287,13 @@ class EmbeddedPostgres:
                 rows = connection.execute("SELECT datname FROM pg_database").fetchall()
                 for name in sorted({DATABASE, DAGSTER_DATABASE} - {row[0] for row in rows}):
                     connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-                # Who may only read has no business where Dagster keeps its books.
-                connection.execute(
-                    sql.SQL("REVOKE CONNECT ON DATABASE {} FROM PUBLIC").format(
-                        sql.Identifier(DAGSTER_DATABASE)
+                # Nobody has a business there but the roles that are let in.
+                for name in (DATABASE, DAGSTER_DATABASE):
+                    connection.execute(
+                        sql.SQL("REVOKE CONNECT ON DATABASE {} FROM PUBLIC").format(
+                            sql.Identifier(name)
+                        )
                     )
-                )
         except psycopg.OperationalError as error:
             said = str(error).splitlines()[0]
             raise StackError(

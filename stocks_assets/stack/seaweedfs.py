@@ -1,12 +1,15 @@
 """An S3 server from a wheel: SeaweedFS, all its parts in one process on the loopback address."""
 
 import functools
+import json
 import os
 import shutil
+import signal
 import sys
 import sysconfig
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 
@@ -15,9 +18,10 @@ from botocore.auth import S3SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
+from stocks_assets.domain.bucket_policy import ARN, bucket_policy
 from stocks_assets.errors import StackError
+from stocks_assets.stack import certificates, ports, processes, secrets
 from stocks_assets.stack import home as homes
-from stocks_assets.stack import ports, processes, secrets
 from stocks_assets.stack.lock import held
 from stocks_assets.stack.status import ServiceStatus
 
@@ -52,11 +56,22 @@ class EmbeddedS3:
 
     name = NAME
 
-    def __init__(self, home: Path, *, port: int | None = None) -> None:
-        """Without a port it takes the one of the last start, the usual one, or a free one."""
+    def __init__(
+        self,
+        home: Path,
+        *,
+        port: int | None = None,
+        buckets: tuple[str, str] = ("stocks-raw", "stocks-curated"),
+    ) -> None:
+        """Without a port it takes the one of the last start, the usual one, or a free one.
+
+        The two buckets, for replies and for exports, are those that the pipeline may use.
+        """
         self._home = home.resolve()
         self._asked_port = port
+        self._buckets = buckets
         self._data = self._home / "seaweedfs"
+        self._users = self._home / "secrets.s3.json"
 
     def start(self) -> str:
         """Start the server unless it runs, and give its URL once it answers.
@@ -73,6 +88,10 @@ class EmbeddedS3:
                 # It hangs.
                 processes.stop(self._home, NAME)
                 record = None
+            elif record and self._write_users():
+                # The server reads its users again.
+                os.kill(record.pid, signal.SIGHUP)
+                self._wait_for_pipeline(record)
             return _url((record or self._launch()).ports[_S3])
 
     def stop(self) -> bool:
@@ -109,6 +128,7 @@ class EmbeddedS3:
         keys = secrets.load_or_create(self._home)
         self._data.mkdir(mode=0o700, exist_ok=True)
         self._remove_sockets(ports.remembered(self._home, NAME))
+        self._write_users()
         gist = ""
         for _ in range(3):
             chosen = self._choose_ports()
@@ -156,6 +176,7 @@ class EmbeddedS3:
             **chosen,
             # Master and filer speak HTTP to nobody; the volume server wants signed requests.
             "disableHttp": "true",
+            "s3.config": self._users,
             "webdav": "false",
             "admin.ui": "false",
             "s3.port.iceberg": 0,
@@ -184,8 +205,8 @@ class EmbeddedS3:
             "PATH": os.defpath,
             "HOME": str(self._data),
             "TMPDIR": str(self._home / "run"),
-            "AWS_ACCESS_KEY_ID": keys.s3_access_key_id,
-            "AWS_SECRET_ACCESS_KEY": keys.s3_secret_access_key,
+            # Its parts speak gRPC with each other only, whoever else knows the ports.
+            **certificates.environment(self._home / "run" / "seaweedfs.certificates"),
             # With these its parts prove to each other who they are; without, anyone may write.
             **{
                 name: keys.signing_key(name)
@@ -198,13 +219,66 @@ class EmbeddedS3:
             },
         }
 
+    def _write_users(self) -> bool:
+        """Write who may do what, for the buckets of all settings so far; whether that is news."""
+        keys = secrets.load(self._home)
+        pairs = {self._buckets}
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            known = json.loads(self._users.read_text(encoding="utf-8"))
+            for policy in known["policies"]:
+                bucket, curated = json.loads(policy["content"])["Statement"][0]["Resource"]
+                pairs.add((bucket.removeprefix(ARN), curated.removeprefix(ARN)))
+        policies = {
+            f"pipeline-{bucket}-{curated}": bucket_policy(bucket, curated)
+            for bucket, curated in sorted(pairs)
+        }
+        users = {
+            "identities": [
+                {
+                    "name": "admin",
+                    "credentials": [_key(keys.s3_access_key_id, keys.s3_secret_access_key)],
+                    "actions": ["Admin", "Read", "Write", "List", "Tagging"],
+                },
+                {
+                    "name": "pipeline",
+                    "credentials": [_key(keys.s3_pipeline_key_id, keys.s3_pipeline_secret_key)],
+                    "policyNames": list(policies),
+                },
+            ],
+            "policies": [
+                {"name": name, "content": json.dumps(policy)} for name, policy in policies.items()
+            ],
+        }
+        text = json.dumps(users, indent=2)
+        if self._users.is_file() and self._users.read_text(encoding="utf-8") == text:
+            return False
+        homes.write_private(self._users, text)
+        return True
+
+    def _wait_for_pipeline(self, record: processes.Record) -> None:
+        """Wait until the pipeline's user is known to have a right to its buckets."""
+        keys = secrets.load(self._home)
+        pipeline = (keys.s3_pipeline_key_id, keys.s3_pipeline_secret_key)
+        deadline = time.monotonic() + _START_SECONDS
+        with httpx.Client(trust_env=False) as client:
+            for bucket in self._buckets:
+                url = f"{_url(record.ports[_S3])}/{bucket}?list-type=2&max-keys=1"
+                while _status(client, url, pipeline) in (None, httpx.codes.FORBIDDEN):
+                    if time.monotonic() > deadline:
+                        raise StackError(
+                            f"the embedded SeaweedFS does not let the pipeline use bucket "
+                            f"{bucket!r}; stop it and start it again: stocks down"
+                        )
+                    time.sleep(0.05)
+
     def _wait_for(self, record: processes.Record) -> bool:
         """Whether the server came to answer; not when it died before."""
         keys = secrets.load(self._home)
         deadline = time.monotonic() + _START_SECONDS
         with httpx.Client(trust_env=False) as client:
             while time.monotonic() < deadline and processes.is_running(self._home, NAME):
-                status = _list_buckets(client, _url(record.ports[_S3]), keys)
+                admin = (keys.s3_access_key_id, keys.s3_secret_access_key)
+                status = _status(client, f"{_url(record.ports[_S3])}/", admin)
                 if status == httpx.codes.OK and _objects_are_found(client, record.ports):
                     return True
                 if status == httpx.codes.FORBIDDEN:
@@ -227,13 +301,16 @@ def _url(port: int) -> str:
     return f"http://{ports.LOOPBACK}:{port}"
 
 
-def _list_buckets(client: httpx.Client, url: str, keys: secrets.Secrets) -> int | None:
+def _key(key_id: str, secret: str) -> dict[str, str]:
+    return {"accessKey": key_id, "secretKey": secret}
+
+
+def _status(client: httpx.Client, url: str, keys: Sequence[str]) -> int | None:
     """The HTTP status of a signed request; None when nobody listens yet."""
-    request = AWSRequest("GET", f"{url}/")
-    credentials = Credentials(keys.s3_access_key_id, keys.s3_secret_access_key)
-    S3SigV4Auth(credentials, "s3", "us-east-1").add_auth(request)
+    request = AWSRequest("GET", url)
+    S3SigV4Auth(Credentials(*keys), "s3", "us-east-1").add_auth(request)
     try:
-        return client.get(f"{url}/", headers=dict(request.headers.items())).status_code
+        return client.get(url, headers=dict(request.headers.items())).status_code
     except httpx.HTTPError:
         return None
 

@@ -26,6 +26,25 @@ class Secrets:
         """The password of the role that may only read; homes made before that role have it too."""
         return self.signing_key("POSTGRES_READER_PASSWORD")
 
+    @property
+    def ui_password(self) -> str:
+        """The password of the UI."""
+        return self.signing_key("UI_PASSWORD")[:32]
+
+    @property
+    def s3_pipeline_key_id(self) -> str:
+        """The name of the S3 user that the pipeline comes in as."""
+        return self.signing_key("S3_PIPELINE_ACCESS_KEY_ID")[:20].upper()
+
+    @property
+    def s3_pipeline_secret_key(self) -> str:
+        """What that user proves itself with."""
+        return self.signing_key("S3_PIPELINE_SECRET_ACCESS_KEY")[:40]
+
+    def role_password(self, role: str) -> str:
+        """The password of a role in PostgreSQL that may do less than the owner."""
+        return self.signing_key(f"POSTGRES_{role.upper()}_PASSWORD")
+
     def signing_key(self, purpose: str) -> str:
         """A key for one purpose, from which neither the others nor the root can be found."""
         return hmac.new(self.s3_signing_key.encode(), purpose.encode(), hashlib.sha256).hexdigest()

@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import boto3
+import grpc
 import httpx
 import polars as pl
 import psutil
@@ -128,11 +130,19 @@ class CommandLine:
     def processes(self) -> list[list[str]]:
         """Return the command lines of what runs for this home, marked as the project marks it."""
         found = []
+        for process in self.family():
+            with suppress(psutil.Error, OSError):
+                found.append(process.cmdline())
+        return found
+
+    def family(self) -> list[psutil.Process]:
+        """Return what runs for this home, marked as the project marks it."""
+        found = []
         for process in psutil.process_iter():
             with suppress(psutil.Error, OSError):
                 mark = process.environ().get("STOCKS_STACK_PROCESS", "")
                 if mark.startswith(f"{self.home.resolve()}:") or self._works_here(process):
-                    found.append(process.cmdline())
+                    found.append(process)
         return found
 
     def _works_here(self, process: psutil.Process) -> bool:
@@ -284,6 +294,114 @@ def test_a_second_demo_writes_no_object_and_no_row(served):
     assert "2 tickers, 0 of them new" in said
     assert contents(served) == before
     assert served.running() == running
+
+
+# Doors
+
+
+def listening(command: CommandLine) -> set[tuple[str, int]]:
+    """Return where the processes of the home, and those that they have started, listen."""
+    family = set(command.family())
+    for process in list(family):
+        family.update(process.children(recursive=True))
+    return {
+        (connection.laddr.ip, connection.laddr.port)
+        for process in family
+        for connection in process.net_connections(kind="inet")
+        if connection.status == psutil.CONN_LISTEN or connection.type == socket.SOCK_DGRAM
+    }
+
+
+def says_over_tls(port: int, certificate: Path | None) -> bytes:
+    """Return the first that a gRPC server says to a client, with a certificate or without one."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.set_alpn_protocols(["h2"])
+    if certificate:
+        context.load_cert_chain(certificate / "parts.pem", certificate / "parts.key")
+    with (
+        socket.create_connection(("127.0.0.1", port), timeout=10) as plain,
+        context.wrap_socket(plain) as client,
+    ):
+        client.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0")
+        return client.recv(100)
+
+
+def test_all_that_listens_is_on_loopback_and_changes_nothing_without_a_password(served):
+    before = contents(served)
+    found = listening(served)
+    assert {address for address, _ in found} == {"127.0.0.1"}
+    status = served.status()
+    chosen = json.loads((served.home / "run" / "seaweedfs.json").read_text())["ports"]
+    database, ui = (urlsplit(status[name]) for name in ("database_url", "ui_url"))
+    # Nothing else does: the code server has a socket in the home, the daemon nothing.
+    assert {port for _, port in found} == {database.port, ui.port, *chosen.values()}
+
+    anybody = httpx.Client(trust_env=False, timeout=10)
+    paths = ("/", "/graphql", "/stocks-raw", "/stocks-raw/bronze/evil", "/dir/assign", "/1,01")
+    for port in {ui.port, *chosen.values()}:
+        for method in ("POST", "PUT", "DELETE", "PATCH"):
+            for path in paths:
+                try:
+                    reply = anybody.request(
+                        method, f"http://127.0.0.1:{port}{path}", json={"query": "{version}"}
+                    )
+                except httpx.TransportError:
+                    continue  # no HTTP is spoken there
+                assert reply.status_code in {400, 401, 403, 404, 405}, (port, method, path)
+    grpc_ports = {port for name, port in chosen.items() if name.endswith(".grpc")}
+    assert len(grpc_ports) == 5
+    for port in grpc_ports:
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            call = channel.unary_unary("/filer_pb.SeaweedFiler/CreateEntry")
+            with pytest.raises(grpc.RpcError) as refused:
+                call(b"", timeout=10)
+        assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+        with pytest.raises(OSError, match=r"certificate required|reset|EOF"):
+            assert says_over_tls(port, None)
+        assert says_over_tls(port, served.home / "run" / "seaweedfs.certificates")
+    for user in ("stocks", "stocks_loader", "stocks_transformer", "stocks_dagster", "postgres"):
+        for name in ("stocks", "dagster"):
+            with pytest.raises(psycopg.OperationalError, match="password"):
+                psycopg.connect(f"postgresql://{user}@127.0.0.1:{database.port}/{name}")
+    assert contents(served) == before
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+def test_nobody_else_on_the_machine_reaches_the_code_server_or_the_secrets(served):
+    address = next(
+        service["address"]
+        for service in served.status()["services"]
+        if service["name"] == "code-location"
+    )
+    attempt = (
+        "import socket, sys\nsocket.socket(socket.AF_UNIX).connect(sys.argv[1])\nopen(sys.argv[2])"
+    )
+    path = address.removeprefix("unix:")
+    for uid, refused in ((0, False), (65534, True)):
+        done = subprocess.run(
+            ["/usr/bin/env", "python3", "-c", attempt, path, served.home / "secrets.json"],
+            user=uid,
+            env={"PATH": "/usr/bin:/bin:/usr/local/bin"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert ("PermissionError" in done.stderr) == refused, done.stderr
+
+
+def test_the_ui_opens_with_the_address_that_is_given_and_not_without_its_password(served):
+    ui = served.status()["ui_url"]
+    bare = re.sub("//.*@", "//", ui)
+    query = {"query": "{version}"}
+    assert httpx.post(f"{ui}/graphql", json=query, trust_env=False).status_code == 200
+    assert httpx.post(f"{bare}/graphql", json=query, trust_env=False).status_code == 401
+    assert httpx.get(f"{bare}/", trust_env=False).status_code == 401
+    other = httpx.get(f"{ui}/", headers={"host": "evil.example"}, trust_env=False)
+    assert other.status_code == 403
+    logs = "".join(path.read_text() for path in (served.home / "logs").glob("*.log"))
+    assert urlsplit(ui).password not in logs
 
 
 # Access

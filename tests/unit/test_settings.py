@@ -207,3 +207,61 @@ def test_the_example_names_every_setting():
         alias = field.validation_alias
         name = alias if isinstance(alias, str) else alias.choices[0]
         assert f"#{name}=" in example, name
+
+
+# Secrets in files
+
+
+def test_a_secret_may_be_in_a_file_and_wins_over_the_env_file(monkeypatch, tmp_path):
+    file = tmp_path / "key"
+    file.write_text(f"{SECRET}\n")
+    (tmp_path / ".env").write_text("ALPHA_VANTAGE_API_KEY=another\n")
+    monkeypatch.setenv("STOCKS_ENV_FILE", str(tmp_path / ".env"))
+    monkeypatch.setenv("ALPHA_VANTAGE_API_KEY_FILE", str(file))
+    url = tmp_path / "url"
+    url.write_text("postgresql+psycopg://me:secret@host/db")
+    monkeypatch.setenv("STOCKS_DATABASE_URL_FILE", str(url))
+    settings = read_settings()
+    assert settings.alpha_vantage_api_key.get_secret_value() == SECRET
+    assert settings.database_url.get_secret_value() == "postgresql://me:secret@host/db"
+    assert SECRET not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("ALPHA_VANTAGE_API_KEY", None, "No such file"),
+        ("ALPHA_VANTAGE_API_KEY", b"\xff\xfe", "not in UTF-8"),
+        ("AWS_ACCESS_KEY_ID", b"one", "is set as well"),
+        ("STOCKS_BUCKET", b"mine", "STOCKS_BUCKET is no secret"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_named(monkeypatch, tmp_path, name, content, said):
+    file = tmp_path / "secret"
+    if content is not None:
+        file.write_bytes(content)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "two")
+    text = refusal(monkeypatch, f"{name}_FILE", str(file))
+    assert said in text
+
+
+def test_a_bad_secret_in_a_file_is_not_shown(monkeypatch, tmp_path):
+    file = tmp_path / "secret"
+    file.write_text(f"mysql://{SECRET}")
+    monkeypatch.setenv("STOCKS_DATABASE_URL_FILE", str(file))
+    with pytest.raises(SettingsError) as refused:
+        read_settings()
+    assert SECRET not in str(refused.value)
+
+
+def test_roles_without_their_owner_are_all_named(monkeypatch):
+    monkeypatch.setenv("STOCKS_LOADER_DATABASE_URL", "postgresql://loader:secret@host/db")
+    with pytest.raises(SettingsError, match=r"TRANSFORMER_DATABASE_URL and .*DAGSTER_DATABASE_URL"):
+        read_settings()
+    monkeypatch.setenv("STOCKS_TRANSFORMER_DATABASE_URL", "postgresql://dbt:secret@host/db")
+    monkeypatch.setenv("STOCKS_DAGSTER_DATABASE_URL", "postgresql://dagster:secret@host/dagster")
+    assert not read_settings().brings_database
+
+
+def test_a_short_password_of_the_ui_is_refused(monkeypatch):
+    assert "12 characters" in refusal(monkeypatch, "STOCKS_UI_PASSWORD", "short")

@@ -15,7 +15,7 @@ import httpx
 import tenacity
 
 from stocks_assets.adapters.budget import CallBudget
-from stocks_assets.domain.datasets import MARKET, Dataset, Endpoint
+from stocks_assets.domain.datasets import LARGEST_REPLY, MARKET, Dataset, Endpoint
 from stocks_assets.domain.outcomes import (
     BurstLimited,
     DayQuotaSpent,
@@ -30,7 +30,6 @@ from stocks_assets.domain.outcomes import (
 from stocks_assets.domain.planner import Allowance
 from stocks_assets.domain.tickers import parse_ticker
 
-_LIMIT_BYTES = 64 * 1024 * 1024
 _ATTEMPTS = 4
 # Who asks for a longer wait is not waited for.
 _LONGEST_WAIT = timedelta(minutes=2)
@@ -251,12 +250,12 @@ def _asked(dataset: Dataset, ticker: str, part: str) -> dict[str, str]:
 
 async def _read(response: httpx.Response) -> bytes:
     announced = response.headers.get("Content-Length", "")
-    if announced.isdecimal() and int(announced) > _LIMIT_BYTES:
+    if announced.isdecimal() and int(announced) > LARGEST_REPLY:
         raise _TooLargeError
     body = bytearray()
     async for chunk in response.aiter_bytes():
         body += chunk
-        if len(body) > _LIMIT_BYTES:
+        if len(body) > LARGEST_REPLY:
             raise _TooLargeError
     return bytes(body)
 

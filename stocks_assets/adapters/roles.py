@@ -1,0 +1,358 @@
+"""The roles in PostgreSQL that the work is done as: each may do what it needs, and no more.
+
+| role | may |
+|---|---|
+| owner | make the tables: bronze's index, silver and ops, by migrations |
+| loader | write what is in those tables, make schemas to load through, read gold |
+| transformer | make gold and staging, as dbt; read silver and the batch that it builds |
+| dagster | all in Dagster's own database, which no other role but the owner comes into |
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.rows import scalar_row
+from psycopg.sql import SQL, Composed, Identifier, Literal
+
+from stocks_assets.adapters.warehouse import connect, where
+from stocks_assets.errors import SettingsError, StackError
+
+_WRITE = ("select", "insert", "update", "delete", "truncate")
+_READ = ("select",)
+# What dbt makes there is the transformer's, whoever made it before there was such a role.
+_MODELS = ("gold", "staging")
+_BOOKS_OF_MODELS = ("gold_changes", "gold_offsets", "gold_passed_tests")
+
+# Statements that give a role `privileges` on the relations of schemas, where it lacks one of them
+# and the user of the connection may give it.
+_RELATIONS = """
+    select format('grant %%s on table %%s to %%I', array_to_string(%(privileges)s::text[], ', '),
+        pg_class.oid::regclass, %(role)s::text)
+    from pg_class join pg_namespace on pg_namespace.oid = relnamespace
+    where nspname = any(%(schemas)s) and relname <> all(%(but)s) and relkind = any('{r,p,v,m,f}')
+        and pg_has_role(relowner, 'usage')
+        and exists (
+            select from unnest(%(privileges)s::text[]) as privilege
+            where not has_table_privilege(%(role)s::text, pg_class.oid, privilege)
+        )
+    order by 1
+"""
+# Statements that give `role` the relations and routines of the models that are not its own.
+_FOREIGN = """
+    select format('alter table %%s owner to %%I', pg_class.oid::regclass, %(role)s::text)
+    from pg_class join pg_namespace on pg_namespace.oid = relnamespace
+    where (nspname = any(%(models)s) or nspname = 'ops' and relname = any(%(books)s))
+        and relkind = any('{r,p,v,m,f}') and relowner <> to_regrole(quote_ident(%(role)s))
+    union all
+    select format('alter routine %%s owner to %%I', pg_proc.oid::regprocedure, %(role)s::text)
+    from pg_proc join pg_namespace on pg_namespace.oid = pronamespace
+    where nspname = any(%(models)s) and proowner <> to_regrole(quote_ident(%(role)s))
+"""
+_FOREIGN_TO_DAGSTER = """
+    select format('alter table %%s owner to %%I', pg_class.oid::regclass, %(role)s::text)
+    from pg_class join pg_namespace on pg_namespace.oid = relnamespace
+    where nspname = 'public' and relkind = any('{r,p,v,m}')
+        and relowner <> to_regrole(quote_ident(%(role)s))
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """A role as its URL names it, and the setting that the URL came from."""
+
+    setting: str
+    url: str = field(repr=False)
+
+    @property
+    def name(self) -> str:
+        """Its name in PostgreSQL."""
+        return _user(self.url)
+
+    @property
+    def _password(self) -> str:
+        return str(conninfo_to_dict(self.url).get("password") or "")
+
+    def make(self, owner: psycopg.Connection, *, owns_password: bool) -> None:
+        """Make the role unless it is there, and see that it comes in with the URL's password.
+
+        `owns_password` says that it may be set where it is another one.
+
+        Raises:
+            SettingsError: it does not come in.
+            StackError: the owner may not make roles; the message says what to run.
+        """
+        is_there = _asks(owner, "select to_regrole(quote_ident(%s)) is not null", self.name)
+        if not is_there:
+            create = SQL("create role {} login password ").format(Identifier(self.name))
+            # Two commands may come here at once.
+            with suppress(psycopg.errors.DuplicateObject):
+                _run(owner, [create + self._encrypted(owner)], named=[create + SQL("'...'")])
+        elif owns_password and not self._comes_in():
+            _run(
+                owner,
+                [
+                    SQL("alter role {} login password {}").format(
+                        Identifier(self.name), self._encrypted(owner)
+                    )
+                ],
+            )
+
+    def require(self) -> None:
+        """Insist that the role comes in.
+
+        Raises:
+            SettingsError: it does not.
+        """
+        try:
+            with psycopg.connect(self.url, connect_timeout=10):
+                return
+        except psycopg.OperationalError as error:
+            said = str(error).strip().splitlines()[-1]
+            raise SettingsError(
+                f"{self.setting} cannot be used: the role {self.name!r} does not come in at "
+                f"{where(self.url)}: {said}"
+            ) from None
+
+    def _comes_in(self) -> bool:
+        try:
+            self.require()
+        except SettingsError:
+            return False
+        return True
+
+    def _encrypted(self, connection: psycopg.Connection) -> Composed:
+        """Return the password as servers store it, so that none of their logs shows it."""
+        encrypted = connection.pgconn.encrypt_password(
+            self._password.encode(), self.name.encode(), b"scram-sha-256"
+        )
+        return SQL("{}").format(Literal(encrypted.decode()))
+
+
+@dataclass(frozen=True, slots=True)
+class Roles:
+    """Who does what in the warehouse, and who keeps Dagster's books beside it."""
+
+    owner_url: str = field(repr=False)
+    loader: Role
+    transformer: Role
+    dagster: Role
+
+    def prepare(self, *, owns_passwords: bool) -> None:
+        """Make the roles ready for what is there; what is in place is left alone.
+
+        A role that is the owner itself needs nothing. The warehouse has been migrated before.
+
+        Raises:
+            SettingsError: a role does not come in with the password that its URL has.
+            StackError: the owner may not do it; the message says what to run.
+        """
+        owner = _user(self.owner_url)
+        with self._alone() as connection:
+            for role in (self.loader, self.transformer):
+                if role.name != owner:
+                    role.make(connection, owns_password=owns_passwords)
+                    _run_each(connection, self._may_come_in(connection, role))
+                    role.require()
+            if self.loader.name != owner:
+                _run_each(connection, self._loader_may(connection))
+            if self.transformer.name != owner:
+                _run_each(connection, self._transformer_may(connection))
+        if self.transformer.name not in (owner, self.loader.name):
+            with connect(self.transformer.url) as connection:
+                _run_each(connection, self._loader_may_read_models(connection))
+
+    def prepare_dagster(self, *, owns_passwords: bool) -> None:
+        """Make Dagster's role and database ready, if they are on the owner's server.
+
+        Raises:
+            SettingsError: the role does not come in with the password that its URL has.
+            StackError: the owner may not do it; the message says what to run.
+        """
+        role, owner = self.dagster, _user(self.owner_url)
+        if role.name == owner or not _same_server(role.url, self.owner_url):
+            return
+        with self._alone() as connection:
+            role.make(connection, owns_password=owns_passwords)
+            database = _database(role.url)
+            theirs = Identifier(database), Identifier(role.name)
+            held_by = connection.execute(
+                "select pg_get_userbyid(datdba) from pg_database where datname = %s", (database,)
+            ).fetchone()
+            if held_by is None:
+                _run(connection, [SQL("create database {} owner {}").format(*theirs)])
+                _run(
+                    connection, [SQL("revoke connect on database {} from public").format(theirs[0])]
+                )
+            elif held_by == (owner,):
+                _run(connection, [SQL("alter database {} owner to {}").format(*theirs)])
+        if held_by is not None:
+            with connect(_in_database(self.owner_url, database)) as connection:
+                given = connection.execute(_FOREIGN_TO_DAGSTER, {"role": role.name}).fetchall()
+                _run_each(connection, (SQL(statement) for (statement,) in given))
+        role.require()
+
+    @contextmanager
+    def _alone(self) -> Iterator[psycopg.Connection]:
+        """Yield the owner's connection; rights that two give at once collide."""
+        with connect(self.owner_url, autocommit=True) as connection:
+            connection.execute("select pg_advisory_lock(hashtextextended('stocks roles', 0))")
+            yield connection
+
+    def _may_come_in(self, connection: psycopg.Connection, role: Role) -> Iterator[Composed]:
+        database = connection.info.dbname
+        for right in ("connect", "temporary"):
+            if not _asks(
+                connection, "select has_database_privilege(%s, %s, %s)", role.name, database, right
+            ):
+                yield SQL("grant {} on database {} to {}").format(
+                    SQL(right), Identifier(database), Identifier(role.name)
+                )
+
+    def _loader_may(self, connection: psycopg.Connection) -> Iterator[Composed | SQL]:
+        name, database = self.loader.name, connection.info.dbname
+        # Each load goes through a schema of its own.
+        if not _asks(connection, "select has_database_privilege(%s, %s, 'create')", name, database):
+            yield SQL("grant create on database {} to {}").format(
+                Identifier(database), Identifier(name)
+            )
+        yield from _schemas(connection, name, ("bronze", "silver", "ops"), ("usage",))
+        yield from _schemas(connection, name, ("silver",), ("create",))
+        yield from _relations(
+            connection, name, ("bronze", "silver", "ops"), _WRITE, but=_BOOKS_OF_MODELS
+        )
+
+    def _transformer_may(self, connection: psycopg.Connection) -> Iterator[Composed | SQL]:
+        name = self.transformer.name
+        for schema in _MODELS:
+            yield SQL("create schema if not exists {}").format(Identifier(schema))
+        yield from _schemas(connection, name, (*_MODELS, "ops"), ("usage", "create"))
+        yield from _schemas(connection, name, ("silver",), ("usage",))
+        yield from _relations(connection, name, ("silver",), _READ)
+        if not _asks(connection, "select has_table_privilege(%s, 'ops.batches', 'select')", name):
+            yield SQL("grant select on table ops.batches to {}").format(Identifier(name))
+        books = {"models": list(_MODELS), "books": list(_BOOKS_OF_MODELS), "role": name}
+        for (statement,) in connection.execute(_FOREIGN, books).fetchall():
+            yield SQL(statement)
+        # The loader, and not only the transformer, looks at gold.
+        yield from _schemas(connection, self.loader.name, _MODELS, ("usage",))
+
+    def _loader_may_read_models(self, connection: psycopg.Connection) -> Iterator[Composed | SQL]:
+        """Yield, for the transformer to run, what lets the loader read what it makes."""
+        name = self.loader.name
+        yield from _relations(connection, name, (*_MODELS, "ops"), _READ)
+        for schema, kinds in (*((schema, "r") for schema in _MODELS), ("ops", "rS")):
+            for kind in kinds:
+                if not _asks(
+                    connection,
+                    "select exists (select from pg_default_acl, aclexplode(defaclacl) "
+                    "where defaclrole = current_user::regrole and defaclobjtype::text = %s "
+                    "and defaclnamespace = to_regnamespace(%s) and privilege_type = 'SELECT' "
+                    "and grantee = to_regrole(quote_ident(%s)))",
+                    kind,
+                    schema,
+                    name,
+                ):
+                    yield SQL(
+                        "alter default privileges in schema {} grant select on {} to {}"
+                    ).format(
+                        Identifier(schema),
+                        SQL("tables" if kind == "r" else "sequences"),
+                        Identifier(name),
+                    )
+        sequences = connection.execute(
+            "select format('grant select on sequence %%s to %%I', pg_class.oid::regclass, "
+            "%(name)s::text) from pg_class join pg_namespace on pg_namespace.oid = relnamespace "
+            "where nspname = 'ops' and pg_has_role(relowner, 'usage') and case when relkind = 'S' "
+            "then not has_sequence_privilege(%(name)s::text, pg_class.oid, 'select') end",
+            {"name": name},
+        ).fetchall()
+        for (statement,) in sequences:
+            yield SQL(statement)
+
+
+def _schemas(
+    connection: psycopg.Connection, role: str, schemas: Sequence[str], rights: Sequence[str]
+) -> Iterator[Composed]:
+    for schema in schemas:
+        for right in rights:
+            if not _asks(
+                connection, "select has_schema_privilege(%s, %s, %s)", role, schema, right
+            ):
+                yield SQL("grant {} on schema {} to {}").format(
+                    SQL(right), Identifier(schema), Identifier(role)
+                )
+
+
+def _relations(
+    connection: psycopg.Connection,
+    role: str,
+    schemas: Sequence[str],
+    privileges: Sequence[str],
+    *,
+    but: Sequence[str] = (),
+) -> Iterator[SQL]:
+    lacking = connection.execute(
+        _RELATIONS,
+        {
+            "role": role,
+            "schemas": list(schemas),
+            "privileges": list(privileges),
+            "but": list(but),
+        },
+    ).fetchall()
+    for (statement,) in lacking:
+        yield SQL(statement)
+
+
+def _asks(connection: psycopg.Connection, question: str, *parameters: str) -> bool:
+    with connection.cursor(row_factory=scalar_row) as cursor:
+        return bool(cursor.execute(question.encode(), parameters).fetchone())
+
+
+def _run_each(
+    connection: psycopg.Connection, statements: Iterator[Composed | SQL] | Iterator[Composed]
+) -> None:
+    """Run each statement before the next one is found."""
+    for statement in statements:
+        _run(connection, [statement])
+
+
+def _run(
+    connection: psycopg.Connection,
+    statements: Sequence[Composed | SQL],
+    *,
+    named: Sequence[Composed] | None = None,
+) -> None:
+    """Run `statements`; where that is not allowed, tell an administrator to run `named`."""
+    try:
+        for statement in statements:
+            connection.execute(statement)
+    except (psycopg.errors.DuplicateSchema, psycopg.errors.DuplicateDatabase):
+        return
+    except psycopg.errors.InsufficientPrivilege as error:
+        wanted = "; ".join(one.as_string(connection) for one in named or statements)
+        raise StackError(
+            f"the roles in PostgreSQL are not ready: {error.diag.message_primary}; "
+            f"as an administrator run: {wanted}"
+        ) from error
+
+
+def _user(url: str) -> str:
+    return str(conninfo_to_dict(url).get("user") or "")
+
+
+def _database(url: str) -> str:
+    return str(conninfo_to_dict(url)["dbname"])
+
+
+def _in_database(url: str, name: str) -> str:
+    return urlsplit(url)._replace(path=f"/{name}").geturl()
+
+
+def _same_server(url: str, other: str) -> bool:
+    one, two = urlsplit(url), urlsplit(other)
+    return (one.hostname, one.port or 5432) == (two.hostname, two.port or 5432)

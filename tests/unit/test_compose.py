@@ -1,0 +1,202 @@
+"""docker-compose.yml and the image, as far as they can be judged without an engine."""
+
+import json
+import os
+import re
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from pydantic import AliasChoices
+from typer.testing import CliRunner
+
+from stocks_assets.cli import app
+from stocks_assets.domain.bucket_policy import bucket_policy, policy_text
+from stocks_assets.errors import SettingsError
+from stocks_assets.platform import Service
+from stocks_assets.settings import PROJECT_ROOT, Settings
+from stocks_assets.stack.compose import SECRETS, write_compose_secrets
+
+FILES = [PROJECT_ROOT / "docker-compose.yml", PROJECT_ROOT / "deploy" / "init.yml"]
+COMPOSE = yaml.safe_load(FILES[0].read_text())
+SERVICES = COMPOSE["services"]
+OURS = {name: one for name, one in SERVICES.items() if one["image"] == "stocks-assets"}
+# What the images of others are told by; each is in its image's manual.
+OF_IMAGES = {
+    "POSTGRES_USER",
+    "POSTGRES_DB",
+    "POSTGRES_PASSWORD",
+    "POSTGRES_INITDB_ARGS",
+    "MINIO_ROOT_USER",
+    "MINIO_ROOT_PASSWORD",
+    "MC_HOST_minio",
+    "REDIS_PASSWORD",
+    "REDISCLI_AUTH",
+}
+# What docker-compose.yml itself asks for, beside settings and generated secrets.
+OF_COMPOSE = {"BIND_ADDRESS", "POSTGRES_PORT", "MINIO_PORT", "MINIO_CONSOLE_PORT"}
+# What containers have of their own, so that nobody sets it.
+FIXED = {"STOCKS_HOME", "STOCKS_READER_ROLE", "AWS_SESSION_TOKEN", "AWS_REGION"}
+
+
+def names_of_settings() -> set[str]:
+    names = set()
+    for field in Settings.model_fields.values():
+        alias = field.validation_alias
+        names.add(alias.choices[0] if isinstance(alias, AliasChoices) else alias)
+    return names
+
+
+def asked_for(text: str) -> set[str]:
+    return set(re.findall(r"(?<!\$)\$\{(\w+)", text))
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_the_file_is_what_compose_reads(file):
+    schema = ["--builtin-schema", "vendor.compose-spec"]
+    program = Path(sys.executable).with_name("check-jsonschema")
+    done = subprocess.run([program, *schema, file], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_each_name_in_an_environment_is_known_to_who_gets_it():
+    for name, service in SERVICES.items():
+        given = set(service.get("environment", {}))
+        if name in OURS:
+            assert given <= names_of_settings(), name
+        elif name.startswith("minio-"):
+            assert given <= names_of_settings() | OF_IMAGES, name
+        else:
+            assert given <= OF_IMAGES, name
+
+
+def test_each_setting_can_be_made_in_env_unless_containers_have_it_of_their_own():
+    work, web = SERVICES["prepare"]["environment"], SERVICES["webserver"]
+    given = set(work) | set(web["environment"]) | asked_for(str(web["ports"]))
+    assert names_of_settings() - given == FIXED
+
+
+def test_what_compose_asks_for_is_a_setting_or_generated():
+    asked = asked_for(FILES[0].read_text())
+    assert asked - names_of_settings() - OF_COMPOSE == set(SECRETS)
+
+
+def test_nothing_has_a_password_unless_one_is_generated():
+    text = FILES[0].read_text()
+    for name in SECRETS:
+        assert re.findall(rf"\$\{{{name}(.)", text)
+        # `:?` refuses to start; no default and no empty value.
+        assert set(re.findall(rf"\$\{{{name}(..)", text)) == {":?"}
+    for url in re.findall(r"\w+://\S+:(\S+?)@", text):
+        assert url.startswith("${")
+
+
+def test_every_port_is_bound_to_the_loopback_address():
+    ports = [port for service in SERVICES.values() for port in service.get("ports", ())]
+    assert len(ports) == 4
+    for port in ports:
+        assert port.startswith("${BIND_ADDRESS:-127.0.0.1}:")
+
+
+def test_every_service_that_stays_is_watched_limited_and_started_again():
+    staying = {name for name, one in SERVICES.items() if one["restart"] == "unless-stopped"}
+    once = SERVICES.keys() - staying
+    assert once == {"minio-buckets", "minio-user", "prepare"}
+    for name in staying:
+        service = SERVICES[name]
+        assert service["deploy"]["resources"]["limits"].keys() == {"cpus", "memory", "pids"}
+        assert "healthcheck" in service or name == "worker"
+    for service in SERVICES.values():
+        assert service["networks"] == ["stocks"]
+        assert service["cap_drop"] == ["ALL"]
+        assert service["security_opt"] == ["no-new-privileges:true"]
+        assert re.search(r":[\w.-]*\d", service["image"]) or service["image"] == "stocks-assets"
+    for service in SERVICES.values():
+        for other, how in service.get("depends_on", {}).items():
+            if other in once:
+                assert how["condition"] == "service_completed_successfully"
+            else:
+                assert how["condition"] == "service_healthy"
+                assert "healthcheck" in SERVICES[other]
+
+
+def test_only_who_prepares_knows_the_owner_and_the_web_server_knows_nothing_of_the_data():
+    knowing = [
+        name
+        for name, service in SERVICES.items()
+        if "POSTGRES_PASSWORD" in asked_for(str(service.get("environment", {})))
+    ]
+    assert knowing == ["postgres", "prepare"]
+    web = asked_for(str(SERVICES["webserver"]["environment"]))
+    assert web & set(SECRETS) == {"DAGSTER_PASSWORD", "UI_PASSWORD", "REDIS_PASSWORD"}
+
+
+def test_each_command_is_one_that_there_is():
+    commands = [service["command"].split() for service in OURS.values()]
+    commands += [one["healthcheck"]["test"][1:] for one in OURS.values() if "healthcheck" in one]
+    known = {command.name or command.callback.__name__ for command in app.registered_commands}
+    for command in commands:
+        assert command[0] == "stocks"
+        assert command[1] in known
+        if command[1] in ("serve", "healthy"):
+            assert command[2] in list(Service)
+        help_text = CliRunner().invoke(app, [command[1], "--help"], env={"COLUMNS": "200"}).output
+        for option in (word for word in command if word.startswith("--")):
+            assert option in help_text
+
+
+def test_the_policy_of_minio_is_the_one_that_is_tested(tmp_path):
+    folder = PROJECT_ROOT / "deploy" / "minio"
+    assert (folder / "policy.json").read_text() == policy_text("stocks-raw", "stocks-curated")
+    names = {"STOCKS_BUCKET": "mine", "STOCKS_CURATED_BUCKET": "mine.too"}
+    said = subprocess.run(
+        ["sh", folder / "prepare.sh", "policy"],
+        env={"PATH": os.environ["PATH"], **names},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(said.stdout) == bucket_policy("mine", "mine.too")
+
+
+# The secrets
+
+
+def test_secrets_are_generated_for_their_owner_alone_and_never_overwritten(tmp_path):
+    file = tmp_path / ".env"
+    done = CliRunner().invoke(app, ["init", "--file", str(file)])
+    assert done.exit_code == 0
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    values = dict(re.findall(r"^(\w+)=(.*)$", file.read_text(), re.MULTILINE))
+    assert values.keys() == SECRETS.keys()
+    assert len(set(values.values())) == len(values)
+    assert all(re.fullmatch("[0-9a-f]{40}", value) for value in values.values())
+    assert not set(values.values()) & set(done.output.split())
+    before = file.read_text()
+    with pytest.raises(SettingsError, match="is there already and is left as it is"):
+        write_compose_secrets(file)
+    assert file.read_text() == before
+
+
+def test_who_has_an_env_of_another_kind_is_told_what_it_lacks(tmp_path):
+    file = tmp_path / ".env"
+    file.write_text("STOCKS_SOURCE=sample\nUI_PASSWORD=mine\n")
+    with pytest.raises(SettingsError, match=r"it has no POSTGRES_PASSWORD, .*add what is missing"):
+        write_compose_secrets(file)
+    assert file.read_text() == "STOCKS_SOURCE=sample\nUI_PASSWORD=mine\n"
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(SettingsError, match="cannot be made: No such file"):
+        write_compose_secrets(tmp_path / "nowhere" / ".env")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes files for others")
+def test_what_root_generates_belongs_to_the_owner_of_the_folder(tmp_path):
+    os.chown(tmp_path, 12345, 12346)
+    write_compose_secrets(tmp_path / ".env")
+    found = (tmp_path / ".env").stat()
+    assert (found.st_uid, found.st_gid) == (12345, 12346)

@@ -1,0 +1,158 @@
+"""The door of the UI: who comes in, with what, and who does not."""
+
+import base64
+
+import pytest
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route, WebSocketRoute
+from starlette.testclient import TestClient
+from starlette.websockets import WebSocketDisconnect
+
+from stocks_assets.adapters.door import COOKIE, Door
+
+PASSWORD = "päss:word-of-mine"
+HERE = "http://127.0.0.1:3000"
+PAGE = {"accept": "text/html"}
+HOST = {"host": "127.0.0.1:3000"}
+CHANGES = [("POST", "/graphql"), ("GET", "/graphql?query=mutation"), ("POST", "/report_asset/x")]
+
+
+def basic(password, user="stocks"):
+    given = base64.b64encode(f"{user}:{password}".encode()).decode()
+    return {"authorization": f"Basic {given}"}
+
+
+async def hello(websocket):
+    await websocket.accept()
+    await websocket.send_text("hello")
+    await websocket.close()
+
+
+@pytest.fixture
+def asked():
+    return []
+
+
+@pytest.fixture
+def ui(asked):
+    def answer(request):
+        asked.append((request.method, request.url.path))
+        return PlainTextResponse("inside")
+
+    app = Starlette(
+        routes=[
+            WebSocketRoute("/graphql", hello),
+            Route("/{path:path}", answer, methods=["GET", "HEAD", "POST", "DELETE"]),
+        ]
+    )
+    door = Door(app, PASSWORD, {"127.0.0.1", "localhost", "stocks.example"})
+    with TestClient(door, base_url=HERE, follow_redirects=False) as client:
+        yield client
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "DELETE"])
+@pytest.mark.parametrize("path", ["/", "/graphql", "/runs/1", "//server_info", "/server_info/x"])
+def test_nobody_comes_in_without_the_password(ui, asked, method, path):
+    refused = ui.request(method, path)
+    assert refused.status_code == 401
+    assert refused.headers["www-authenticate"].startswith("Basic ")
+    assert asked == []
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        basic("wrong"),
+        basic(""),
+        basic(PASSWORD[:-1]),
+        {"authorization": "Basic"},
+        {"authorization": "Basic !"},
+        {"authorization": f"Bearer {PASSWORD}".encode()},
+        {"cookie": f"{COOKIE}=0"},
+        {"cookie": f"{COOKIE}="},
+        {"cookie": "=;\x01"},
+    ],
+)
+def test_nobody_comes_in_with_another_one(ui, asked, given):
+    assert ui.get("/graphql", headers=given).status_code == 401
+    assert asked == []
+
+
+def test_whether_it_runs_can_be_asked_but_not_changed(ui, asked):
+    assert ui.get("/server_info").text == "inside"
+    assert ui.post("/server_info").status_code == 401
+    assert asked == [("GET", "/server_info")]
+
+
+def test_a_script_gives_the_password_each_time(ui):
+    for user in ("stocks", "anybody"):
+        assert ui.post("/graphql", headers=basic(PASSWORD, user)).text == "inside"
+
+
+def test_a_browser_is_given_a_cookie_and_an_address_without_the_password(ui, asked):
+    sent = ui.get("/runs?tag=a%20b", headers=PAGE | basic(PASSWORD))
+    assert (sent.status_code, sent.headers["location"]) == (303, f"{HERE}/runs?tag=a%20b")
+    assert asked == []
+    cookie = sent.headers["set-cookie"]
+    assert PASSWORD not in cookie
+    assert {"HttpOnly", "SameSite=Strict", "Path=/"} <= set(cookie.split("; "))
+    assert ui.get(sent.headers["location"], headers=PAGE).text == "inside"
+    with ui.websocket_connect(
+        "/graphql", headers=HOST | {"cookie": cookie.partition(";")[0]}
+    ) as socket:
+        assert socket.receive_text() == "hello"
+
+
+def test_a_web_socket_needs_the_password_too(ui):
+    with pytest.raises(WebSocketDisconnect), ui.websocket_connect("/graphql", headers=HOST):
+        pass
+    with ui.websocket_connect("/graphql", headers=HOST | basic(PASSWORD)) as socket:
+        assert socket.receive_text() == "hello"
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:3000", "127.0.0.1.evil.example", ""]
+)
+def test_a_name_that_is_not_ours_leads_nowhere(ui, asked, host):
+    refused = ui.get("/", headers=basic(PASSWORD) | {"host": host})
+    assert refused.status_code == 403
+    assert asked == []
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost:3000", "127.0.0.1", "stocks.example", "STOCKS.example"]
+)
+def test_the_names_that_are_ours_do(ui, host):
+    assert ui.get("/", headers=basic(PASSWORD) | {"host": host}).text == "inside"
+
+
+@pytest.mark.parametrize(
+    "by",
+    [
+        {"origin": "http://evil.example"},
+        {"origin": "http://127.0.0.1:8000"},
+        {"origin": "null"},
+        {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate"},
+        {"sec-fetch-site": "same-site", "sec-fetch-mode": "no-cors"},
+    ],
+)
+@pytest.mark.parametrize(("method", "path"), CHANGES)
+def test_pages_of_others_change_nothing_with_the_password_that_a_browser_knows(
+    ui, asked, by, method, path
+):
+    refused = ui.request(method, path, headers=basic(PASSWORD) | by)
+    if method == "GET" and "navigate" in by.values() and not path.startswith("/graphql"):
+        return
+    assert refused.status_code == 403
+    assert asked == []
+
+
+def test_a_link_from_elsewhere_opens_a_page(ui):
+    by = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate"}
+    assert ui.get("/runs/1", headers=basic(PASSWORD) | by).text == "inside"
+
+
+def test_the_ui_itself_may_ask(ui):
+    by = {"origin": HERE, "sec-fetch-site": "same-origin", "sec-fetch-mode": "cors"}
+    assert ui.post("/graphql", headers=basic(PASSWORD) | by).text == "inside"
