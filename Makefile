@@ -79,8 +79,8 @@ bench-sensor: $(VENV)/.dev ## Upload 10,000 objects while everything is killed a
 
 .PHONY: lock
 lock: $(UV) ## Lock the requirements anew.
-	@for job in "requirements-bootstrap.in -o requirements-bootstrap.lock" "pyproject.toml --group build -o requirements.lock" \
-		"pyproject.toml --group build --group dev -c requirements.lock -o requirements-dev.lock"; do \
+	@for job in "requirements-bootstrap.in -o requirements-bootstrap.lock" "pyproject.toml --extra workers --group build -o requirements.lock" \
+		"pyproject.toml --extra workers --group build --group dev -c requirements.lock -o requirements-dev.lock"; do \
 		$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 			--custom-compile-command "make lock" $$job || exit 1; done
 

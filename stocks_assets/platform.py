@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from stocks_assets.connections import Connections, embedded_stack, find_connections
-from stocks_assets.errors import StackError, StocksError
+from stocks_assets.errors import SettingsError, StackError, StocksError
 from stocks_assets.settings import PROJECT_ROOT, Settings, read_settings
 from stocks_assets.stack import home as homes
 from stocks_assets.stack import ports, processes, secrets
@@ -46,9 +46,13 @@ storage:
     class: PooledPostgresStorage
     config:
       postgres_url: {env: STOCKS_DAGSTER_STORAGE_URL}
-concurrency:
-  runs:
-    max_concurrent_runs: 2
+run_coordinator: {module: stocks_assets.defs.launch, class: SettingsRunQueue}
+run_launcher: {module: stocks_assets.defs.launch, class: SettingsRunLauncher}
+run_monitoring:
+  enabled: true
+  poll_interval_seconds: 15
+  start_timeout_seconds: 7200
+run_retries: {enabled: true}
 retention:
   schedule: {purge_after_days: 90}
   sensor:
@@ -137,10 +141,15 @@ class Platform:
         self._prepare_reader(connections, progress)
         with ObjectStore(connections.s3, self._settings.bucket) as store:
             store.ensure_bucket()
-        with homes.working_in(self._settings.home):
-            self._dagster_home.mkdir(parents=True, exist_ok=True)
-            (self._dagster_home / "dagster.yaml").write_text(_DAGSTER_YAML)
+        self._write_dagster_yaml()
         return connections
+
+    def _write_dagster_yaml(self) -> None:
+        path = self._dagster_home / "dagster.yaml"
+        if not _says(path, _DAGSTER_YAML):
+            with homes.working_in(self._settings.home):
+                self._dagster_home.mkdir(parents=True, exist_ok=True)
+                path.write_text(_DAGSTER_YAML)
 
     def _reader(self) -> "Reader":
         from stocks_assets.adapters.reader import Reader
@@ -339,6 +348,33 @@ class Platform:
         """Make databases, tables and bucket, for processes that something else starts."""
         with self._servers(progress):
             progress("databases, tables and bucket are ready")
+
+    def work(self, *, concurrency: int, name: str | None) -> None:
+        """Do runs from the queue of STOCKS_CELERY_BROKER_URL, until a signal ends it.
+
+        The servers run, here or elsewhere, and hold what `prepare` or `up` has made.
+
+        Raises:
+            SettingsError: a setting is missing, or the extra `workers` is not installed.
+            StackError: a server does not run.
+        """
+        try:
+            from stocks_assets.defs.worker import make_worker, run_worker
+        except ImportError as error:
+            raise SettingsError(
+                f"a worker needs the extra 'workers' to be installed: {error}"
+            ) from error
+        from stocks_assets.adapters.dbt_project import dbt_environment, ensure_manifest
+        from stocks_assets.adapters.warehouse import Warehouse
+
+        make_worker(self._settings)
+        homes.prepare(self._settings.home)
+        connections = find_connections(self._settings)
+        self._write_dagster_yaml()
+        os.environ.update(self._environment(connections))
+        with dbt_environment(Warehouse(connections.database_url), None):
+            ensure_manifest()
+        run_worker(self._settings, concurrency=concurrency, name=name)
 
     def listed_tickers(self, count: int | None) -> Sequence[str]:
         """Return the first `count` tickers that the source can name itself.
