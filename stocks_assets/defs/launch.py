@@ -116,6 +116,8 @@ def celery_settings(settings: Settings) -> dict[str, Any]:
             # A run that waits is to go to the first worker that is free.
             "worker_disable_prefetch": True,
             "broker_connection_retry_on_startup": True,
+            # What a run says is kept by Dagster already.
+            "worker_redirect_stdouts": False,
             "broker_transport_options": {
                 "visibility_timeout": _SECONDS_UNTIL_HANDED_OUT_AGAIN,
                 "max_retries": 3,

@@ -1,7 +1,5 @@
 """Runs on workers: a Redis server between, each worker a process of its own, one killed at work."""
 
-import os
-import signal
 import socket
 import subprocess
 import sys
@@ -10,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import httpx
 import polars as pl
 import psutil
 import pytest
