@@ -259,7 +259,9 @@ class Platform:
         is_ours = (
             self._settings.database_url is None and self._settings.dagster_database_url is None
         )
-        return is_ours and processes.read(self._settings.home, _CODE) is None
+        # Workers do runs while the UI is down.
+        runs_here = self._settings.launcher != "celery"
+        return is_ours and runs_here and processes.read(self._settings.home, _CODE) is None
 
     @contextmanager
     def _servers(self, progress: Progress) -> Iterator[Connections]:

@@ -152,6 +152,14 @@ def _celery_launcher(settings: Settings, inst_data: ConfigurableClassData) -> Ru
             )
             super().launch_run(context)
 
+        def terminate(self, run_id: str) -> bool:
+            run = self._instance.get_run_by_id(run_id)
+            if run is None or run.is_finished or _TASK_ID not in run.tags:
+                return False
+            # Who is interrupted without having been asked to end has failed.
+            self._instance.report_run_canceling(run)
+            return bool(super().terminate(run_id))
+
         def check_run_worker_health(self, run: dg.DagsterRun) -> CheckRunHealthResult:
             if _TASK_ID not in run.tags:
                 # It was started otherwise, such as by `stocks refresh`.

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 from typing import Any
 
 from celery import Celery, Task
@@ -27,11 +28,16 @@ class RunTask(Task):  # type: ignore[misc] # Celery has no types
         """Do the run, unless another worker does it already."""
         run_id = unpack_value(execute_job_args_packed, as_type=ExecuteRunArgs).run_id
         warehouse = Warehouse(find_connections(read_settings()).database_url)
-        with warehouse.lock_if_free(held_by_worker(run_id)) as is_free:
-            if is_free:
-                return super().__call__(execute_job_args_packed)
-        _log.warning("run %s is done by another worker", run_id)
-        return None
+        on_end = signal.getsignal(signal.SIGTERM)
+        try:
+            with warehouse.lock_if_free(held_by_worker(run_id)) as is_free:
+                if is_free:
+                    return super().__call__(execute_job_args_packed)
+            _log.warning("run %s is done by another worker", run_id)
+            return None
+        finally:
+            # A run of Dagster's leaves it ignored, and the process could not be told to end.
+            signal.signal(signal.SIGTERM, on_end)
 
 
 def make_worker(settings: Settings) -> Celery:

@@ -167,6 +167,41 @@ def test_a_worker_killed_amid_a_backfill_loses_nothing_and_doubles_nothing(serve
         assert_frame_equal(content(done, table), content(world.warehouse, table))
 
 
+def test_a_run_that_is_ended_in_the_ui_frees_its_worker(served):
+    served.succeed("tickers", "add", "AAA")
+    what = {
+        "assetSelection": [{"path": ["gold", "fct_weekly_prices"]}],
+        "allPartitions": False,
+        "partitionNames": ["AAA"],
+    }
+    warehouse = Warehouse(served.status()["database_url"])
+    with worker(served, "third"):
+        # A run of dbt waits for the one at work.
+        with warehouse.lock("dbt"):
+            held = backfill(served, **what)
+            run_id = wait_for_run(served, held, "STARTED")
+            said = graphql(
+                served,
+                "mutation ($id: String!) {terminateRun(runId: $id) {__typename}}",
+                id=run_id,
+            )
+            assert said["terminateRun"]["__typename"] == "TerminateRunSuccess"
+            assert wait_for_run(served, held, "CANCELED") == run_id
+        wait_for_run(served, backfill(served, **what), "SUCCESS")
+
+
+def wait_for_run(command: CommandLine, backfill_id: str, status: str) -> str:
+    """Return the id of the backfill's run when it has come to `status`."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        found = look(command, backfill_id)
+        for run in found["runs"]:
+            if run["status"] == status:
+                return run["id"]
+        time.sleep(0.5)
+    raise AssertionError(found)
+
+
 def tables(warehouse: Warehouse) -> list[str]:
     with warehouse.connect() as connection:
         found = connection.execute(
