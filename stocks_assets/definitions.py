@@ -20,6 +20,7 @@ from stocks_assets.defs import (
 )
 from stocks_assets.defs.bronze import bronze_assets
 from stocks_assets.defs.gold import gold_assets
+from stocks_assets.defs.report import report_asset
 from stocks_assets.defs.resources import production
 from stocks_assets.defs.silver import silver_assets
 from stocks_assets.settings import Settings, read_settings
@@ -38,6 +39,8 @@ def build_defs(
     intraday_months: int = 0,
     tolerated_rejected_share: float = 0.01,
     register_arrivals: bool = False,
+    reports_kept: int = 30,
+    ui_charts: bool = True,
     messenger: Messenger | None = None,
     ui_url: str = "http://127.0.0.1:3000",
 ) -> dg.Definitions:
@@ -50,9 +53,10 @@ def build_defs(
                 intraday_months=intraday_months,
             ),
             inbox.bronze_inbox,
-            *silver_assets(tickers_per_run=tickers_per_run),
+            *silver_assets(tickers_per_run=tickers_per_run, ui_charts=ui_charts),
             gold_assets(tickers_per_run=tickers_per_run),
             *access.access_assets(tickers_per_run=tickers_per_run),
+            report_asset(reports_kept=reports_kept),
         ],
         asset_checks=[
             checks.every_ticker_is_refreshed,
@@ -91,6 +95,8 @@ def defs() -> dg.Definitions:
         intraday_months=settings.intraday_months,
         tolerated_rejected_share=settings.tolerated_rejected_share,
         register_arrivals=settings.register_arrivals,
+        reports_kept=settings.reports_kept,
+        ui_charts=settings.ui_charts,
         messenger=_messenger(settings),
         ui_url=settings.ui_url or f"http://127.0.0.1:{settings.ui_port or 3000}",
     )

@@ -1,8 +1,8 @@
 """What the market report shows, shaped for a page: rows of the overview, and a bundle a ticker.
 
-A page carries its data with it, so they are made small: numbers are scaled to whole ones of so many
-digits as a chart can show, kept as steps from one to the next, and packed. `unpack` is what the page
-does with them.
+A page carries its data with it, so they are made small: numbers are scaled to whole ones of so
+many digits as a chart can show, kept as steps from one to the next, and packed. `unpack` is what
+the page does with them.
 """
 
 import base64
@@ -186,9 +186,7 @@ RETURNS: Final = (
 )
 
 
-def bundle(
-    daily: pl.DataFrame, weekly: pl.DataFrame, more: Mapping[str, Any]
-) -> dict[str, Any]:
+def bundle(daily: pl.DataFrame, weekly: pl.DataFrame, more: Mapping[str, Any]) -> dict[str, Any]:
     """Return all that the page of a ticker shows.
 
     `daily` has DAILY_COLUMNS, `weekly` session_date and adjusted_close; both are of one ticker and

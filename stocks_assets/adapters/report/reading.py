@@ -170,7 +170,12 @@ def read_market(warehouse: Warehouse, now: datetime) -> Market:
     for gap, may_be_had in find_gaps(warehouse, [h.ticker for h in holdings], now, holdings):
         gaps[gap.ticker].append((gap, may_be_had))
     return Market(
-        lines, per_session[0], per_session[1], sectors, last_closed_session(now - SETTLES_AFTER), gaps
+        lines,
+        per_session[0],
+        per_session[1],
+        sectors,
+        last_closed_session(now - SETTLES_AFTER),
+        gaps,
     )
 
 

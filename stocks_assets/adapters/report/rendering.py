@@ -1,7 +1,7 @@
 """Pages of the market report: one file each, with all that it shows and nothing from outside.
 
-Data come as JSON that no browser runs, and the page puts them in place as text. A policy in the page
-allows the two scripts that it brings, by their hashes, and no request at all.
+Data come as text that no browser runs, and the page puts them in place as text. A policy in the
+page allows the two scripts that it brings, by their hashes, and no request at all.
 """
 
 import base64

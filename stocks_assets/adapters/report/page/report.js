@@ -225,9 +225,10 @@
     if (market.breadth.length < 2) return null;
     const box = h("div", { class: "chart", role: "img", "aria-label": "Share of tickers above their 50- and 200-day averages, and how many more rose than fell, session by session" });
     const legend = h("div", { class: "legend" });
-    box.append(legend);
+    const place = h("div");
+    box.append(legend, place);
     drawings.push(() => {
-      const drawn = chart(box, 300);
+      const drawn = chart(place, 300);
       const times = market.breadth.map((row) => dated(row[0]));
       const share = { ...quiet, lineWidth: 2, priceFormat: { type: "custom", formatter: (v) => (v < -0.5 || v > 100.5 ? "" : `${F0.format(v)} %`), minMove: 0.1 }, autoscaleInfoProvider: () => ({ priceRange: { minValue: 0, maxValue: 100 } }) };
       const all = [["above the 200-day average", "c1", 9], ["above the 50-day average", "c2", 8]].map(([name, tint, at]) => {
@@ -377,7 +378,7 @@
       box.replaceChildren();
       if (daily && view.range !== "All") drawDaily(box, d, data);
       else if (w.t.length > 1) drawWeekly(box, w);
-      else { box.style.height = "auto"; box.append(h("p", { class: "empty" }, "There are too few bars to draw.")); }
+      else { box.append(h("p", { class: "empty" }, "There are too few bars to draw.")); }
     };
     const chip = (key, label, tint, on, flip) => h("button", { type: "button", class: "chip", "aria-pressed": String(on), style: { color: on ? "" : null }, onclick: (event) => { event.currentTarget.setAttribute("aria-pressed", String(flip())); draw(); } }, h("i", { style: { background: `var(--${tint})` } }), label);
     const toggle = (key) => () => { if (view.on.has(key)) view.on.delete(key); else view.on.add(key); return view.on.has(key); };
@@ -400,9 +401,10 @@
 
   function drawDaily(box, d, data) {
     const legend = h("div", { class: "legend" });
-    box.append(legend);
+    const place = h("div");
+    box.append(legend, place);
     const panes = PANES.slice(1).filter(([key]) => view.on.has(key)).map(([key]) => key);
-    const drawn = chart(box, (innerWidth < 620 ? 300 : 360) + panes.length * 96);
+    const drawn = chart(place, (innerWidth < 620 ? 300 : 360) + panes.length * 96);
     const log = view.on.has("log") ? LWC.PriceScaleMode.Logarithmic : LWC.PriceScaleMode.Normal;
     const digits = digitsOf(d.c);
     const format = { type: "price", precision: digits, minMove: 10 ** -digits };
@@ -469,9 +471,10 @@
 
   function drawWeekly(box, w) {
     const legend = h("div", { class: "legend" });
-    box.append(legend);
+    const place = h("div");
+    box.append(legend, place);
     const falls = view.on.has("drawdown");
-    const drawn = chart(box, (innerWidth < 620 ? 300 : 360) + (falls ? 110 : 0));
+    const drawn = chart(place, (innerWidth < 620 ? 300 : 360) + (falls ? 110 : 0));
     const digits = digitsOf(w.c);
     const series = drawn.addSeries(LWC.AreaSeries, { lineWidth: 2, lineColor: colour("c1"), topColor: `${colour("c1")}40`, bottomColor: `${colour("c1")}05`, priceLineVisible: false, priceFormat: { type: "price", precision: digits, minMove: 10 ** -digits } });
     series.setData(points(w.t, w.c));
