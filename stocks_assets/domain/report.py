@@ -81,16 +81,21 @@ class Health:
         ]
 
 
-def files_of(tickers: Sequence[str]) -> list[tuple[str, Sequence[str]]]:
+def files_of(
+    tickers: Sequence[str],
+    *,
+    in_one_file: int = TICKERS_IN_ONE_FILE,
+    per_file: int = TICKERS_PER_FILE,
+) -> list[tuple[str, Sequence[str]]]:
     """Return the files of a report and the tickers whose pages each has; the overview is last.
 
-    Few tickers are all in the file of the overview.
+    So many tickers as go `in_one_file` are all in the file of the overview.
     """
-    if len(tickers) <= TICKERS_IN_ONE_FILE:
+    if len(tickers) <= in_one_file:
         return [(INDEX, tickers)]
-    starts = range(0, len(tickers), TICKERS_PER_FILE)
+    starts = range(0, len(tickers), per_file)
     parts = [
-        (f"tickers-{number:03}.html", tickers[start : start + TICKERS_PER_FILE])
+        (f"tickers-{number:03}.html", tickers[start : start + per_file])
         for number, start in enumerate(starts, start=1)
     ]
     return [*parts, (INDEX, ())]

@@ -22,7 +22,14 @@ from stocks_assets.adapters.report.rendering import (
     rows_of,
 )
 from stocks_assets.adapters.warehouse import Warehouse
-from stocks_assets.domain.report import INDEX, Health, files_of, pack
+from stocks_assets.domain.report import (
+    INDEX,
+    TICKERS_IN_ONE_FILE,
+    TICKERS_PER_FILE,
+    Health,
+    files_of,
+    pack,
+)
 from stocks_assets.errors import StackError
 
 PREFIX = "reports/"
@@ -55,10 +62,18 @@ class Report:
 
 
 class Reports:
-    """The reports of a bucket."""
+    """The reports of a bucket; how many tickers share a file is as in `files_of`."""
 
-    def __init__(self, store: ObjectStore) -> None:
+    def __init__(
+        self,
+        store: ObjectStore,
+        *,
+        in_one_file: int = TICKERS_IN_ONE_FILE,
+        per_file: int = TICKERS_PER_FILE,
+    ) -> None:
         self._store = store
+        self._in_one_file = in_one_file
+        self._per_file = per_file
 
     def make(
         self, warehouse: Warehouse, now: datetime, *, keep: int, only_changed: bool = False
@@ -90,7 +105,7 @@ class Reports:
 
     def _make(self, warehouse: Warehouse, now: datetime, state: str) -> Report:
         market = read_market(warehouse, now)
-        files = files_of(market.tickers)
+        files = files_of(market.tickers, in_one_file=self._in_one_file, per_file=self._per_file)
         pages = {ticker: name for name, tickers in files for ticker in tickers}
         cover = Cover(
             market.session,
