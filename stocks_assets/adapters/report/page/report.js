@@ -293,7 +293,7 @@
   const mark = (good, text) => h("li", {}, h("span", { class: good ? "ok" : "bad", "aria-label": good ? "good" : "look" }, good ? "✓" : "!"), h("span", {}, text));
 
   const COLUMNS = [
-    ["ticker", "Ticker", null, ""], ["spark", "20 weeks", null, "w0"], ["close", "Close", price, "w0"], ["d1", "1D", (v) => move(v, 2), "w1"], ["w1", "1W", move, "w2"], ["m1", "1M", move, "w2"],
+    ["ticker", "Ticker", null, ""], ["spark", "Trend", null, "w0"], ["close", "Close", price, "w0"], ["d1", "1D", (v) => move(v, 2), "w1"], ["w1", "1W", move, "w2"], ["m1", "1M", move, "w2"],
     ["m6", "6M", move, "w3"], ["y1", "1Y", move, "w2"], ["rsi", "RSI", plain(F0), "w3"], ["volatility", "Volatility", (v) => percent(v, 0), "w3"], ["beta", "Beta", plain(F2), "w3"], ["drawdown", "Drawdown", (v) => signed(v), "w3"], ["volume", "Volume", plain(COMPACT), "w3"],
   ];
   const sorting = { key: "ticker", down: false, text: "", sector: "", shown: 100 };
@@ -316,7 +316,7 @@
       table.className = COLUMNS.find(([one]) => one === key)[3] > "w1" ? "by-other" : "";
       const sortedBy = (one) => (one === key ? " sorted" : "");
       const head = h("tr", {}, visible.map(([one, label, , width]) => h("th", { scope: "col", class: width + sortedBy(one), "aria-sort": one === key ? (down ? "descending" : "ascending") : null },
-        one === "spark" ? label : h("button", { type: "button", onclick: () => { sorting.down = one === key ? !down : one !== "ticker"; sorting.key = one; order.value = one; fill(); table.querySelector(`[aria-sort] button`).focus(); } }, label))));
+        one === "spark" ? h("span", { title: "Adjusted closes of the last 20 weeks" }, label) : h("button", { type: "button", onclick: () => { sorting.down = one === key ? !down : one !== "ticker"; sorting.key = one; order.value = one; fill(); table.querySelector(`[aria-sort] button`).focus(); } }, label))));
       const lines = found.slice(0, sorting.shown).map((row) => h("tr", { class: "link", onclick: (event) => { if (!event.target.closest("a")) location.href = linkTo(row.ticker); } }, visible.map(([one, , show, width]) => {
         if (one === "ticker") return h("td", { class: "name" }, h("a", { href: linkTo(row.ticker) }, h("b", {}, row.ticker)), !isWell(row) && h("span", { class: "down", title: ails(row).join("; ") }, " !"), h("small", {}, row.company));
         if (one === "spark") return h("td", { class: width }, spark(row.spark, row.spark && row.spark.at(-1) >= row.spark[0]));
