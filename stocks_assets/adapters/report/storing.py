@@ -186,7 +186,11 @@ class Reports:
 
     def _find(self, folder: str) -> Report | None:
         body = self._store.get_page(_key(folder, _MANIFEST))
-        return Report(**json.loads(body)) if body is not None else None
+        try:
+            return Report(**json.loads(body)) if body is not None else None
+        except (TypeError, ValueError):
+            # Of another version, or no manifest at all: the next report takes its place.
+            return None
 
     def _remove_others(self, folder: str, names: set[str]) -> None:
         """Remove what an earlier, larger report of the same folder had."""

@@ -424,7 +424,6 @@
       prices = drawn.addSeries(LWC.AreaSeries, { lineWidth: 2, lineColor: colour("c1"), topColor: `${colour("c1")}40`, bottomColor: `${colour("c1")}05`, priceFormat: format, priceLineVisible: false });
       prices.setData(points(d.t, d.c));
     }
-    drawn.priceScale("right").applyOptions({ mode: log, scaleMargins: { top: 0.12, bottom: view.on.has("volume") ? 0.2 : 0.05 } });
     all.push(["close", "c6", prices, price]);
     for (const [key, label, tint] of OVERLAYS) {
       if (!view.on.has(key)) continue;
@@ -436,7 +435,7 @@
     if (view.on.has("volume")) {
       const volume = drawn.addSeries(LWC.HistogramSeries, { ...quiet, priceScaleId: "volume", priceFormat: { type: "volume" } });
       volume.setData(d.t.map((time, i) => ({ time, value: d.v[i] || 0, color: colour(i && d.c[i] < d.c[i - 1] ? "down-soft" : "up-soft") })));
-      drawn.priceScale("volume").applyOptions({ scaleMargins: { top: 0.82, bottom: 0 } });
+      volume.priceScale().applyOptions({ scaleMargins: { top: 0.82, bottom: 0 } });
       all.push(["volume", "c6", volume, (v) => COMPACT.format(v)]);
     }
     panes.forEach((key, i) => {
@@ -454,6 +453,8 @@
       }
     });
     drawn.panes().forEach((pane, i) => pane.setStretchFactor(i ? 96 : 360));
+    // Once all panes are there: what is set before is taken over by those that come later.
+    prices.priceScale().applyOptions({ mode: log, scaleMargins: { top: 0.12, bottom: view.on.has("volume") ? 0.2 : 0.05 } });
     LWC.createSeriesMarkers(prices, marksOf(d.t, data));
     const [, , days] = RANGES.find(([key]) => key === view.range);
     const last = d.t.at(-1);
@@ -478,7 +479,6 @@
     const digits = digitsOf(w.c);
     const series = drawn.addSeries(LWC.AreaSeries, { lineWidth: 2, lineColor: colour("c1"), topColor: `${colour("c1")}40`, bottomColor: `${colour("c1")}05`, priceLineVisible: false, priceFormat: { type: "price", precision: digits, minMove: 10 ** -digits } });
     series.setData(points(w.t, w.c));
-    drawn.priceScale("right").applyOptions({ mode: view.on.has("log") ? LWC.PriceScaleMode.Logarithmic : LWC.PriceScaleMode.Normal, scaleMargins: { top: 0.12, bottom: 0.05 } });
     const all = [["adjusted close of the week", "c1", series, price]];
     if (falls) {
       let highest = 0;
@@ -486,6 +486,7 @@
       drawn.panes()[0].setStretchFactor(360);
       drawn.panes()[1].setStretchFactor(110);
     }
+    series.priceScale().applyOptions({ mode: view.on.has("log") ? LWC.PriceScaleMode.Logarithmic : LWC.PriceScaleMode.Normal, scaleMargins: { top: 0.12, bottom: 0.05 } });
     follow(drawn, legend, all, w.t.at(-1));
     drawn.timeScale().fitContent();
   }
