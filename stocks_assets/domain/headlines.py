@@ -1,4 +1,4 @@
-"""Headline tables: a few rows of a mart as Markdown, for where Dagster's UI shows it."""
+"""Headline tables: a few rows of a mart as Markdown, for where Dagster's UI shows it at once."""
 
 import math
 import re
@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Final
 
+from stocks_assets.domain.charts import SHOWN_AT_ONCE
+
 # Fractions that people read as percentages, those that have a direction with their sign.
 _CHANGE: Final = re.compile(r"return|drawdown|change_fraction")
 _SHARE: Final = re.compile(r"volatility|^share_")
 _MARKS: Final = re.compile(r"([\\`*_{}\[\]<>()#+!|~&-])")
-_SHOWN: Final = 60
+_SHOWN: Final = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +34,8 @@ MARKET: Mapping[str, Headline] = {
     "mart_latest_prices": Headline(
         "Largest moves of the last session",
         (
-            *("ticker", "company_name", "close", "change_fraction", "simple_return_1w"),
-            *("simple_return_1m", "simple_return_1y", "rsi_14"),
+            *("ticker", "company_name", "close", "change_fraction", "simple_return_1m"),
+            *("simple_return_1y", "rsi_14"),
         ),
         "abs(change_fraction) desc nulls last, ticker",
         rows=10,
@@ -42,8 +44,8 @@ MARKET: Mapping[str, Headline] = {
     "mart_ticker_summary": Headline(
         "Highest yearly returns",
         (
-            *("ticker", "company_name", "sessions", "simple_return_yearly", "volatility_252d"),
-            *("sharpe_ratio_252d", "maximum_drawdown"),
+            *("ticker", "company_name", "simple_return_yearly", "volatility_252d"),
+            "maximum_drawdown",
         ),
         "simple_return_yearly desc nulls last, ticker",
         rows=10,
@@ -117,7 +119,8 @@ PER_TICKER: Mapping[str, Headline] = {
 def as_markdown(headline: Headline, rows: Sequence[Sequence[object]]) -> str:
     """Return `rows`, of the headline's columns, as a table with its title.
 
-    Values are text: nothing in them is read as Markdown or HTML.
+    Values are text: nothing in them is read as Markdown or HTML. Of the rows, the first are taken
+    that the UI shows without being asked.
     """
     if not rows:
         return f"**{headline.title}**: none"
@@ -127,15 +130,20 @@ def as_markdown(headline: Headline, rows: Sequence[Sequence[object]]) -> str:
         for place in range(len(titles))
     ]
     lines = [
-        titles,
-        ["---:" if is_number else ":---" for is_number in are_numbers],
-        *(
-            [cell(column, value) for column, value in zip(headline.columns, row, strict=True)]
-            for row in rows
-        ),
+        f"**{headline.title}**\n",
+        "|".join(titles),
+        "|".join("-:" if is_number else ":-" for is_number in are_numbers),
     ]
-    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return f"**{headline.title}**\n\n{table}"
+    left = SHOWN_AT_ONCE - sum(len(line) + 1 for line in lines)
+    for row in rows:
+        line = "|".join(map(cell, headline.columns, row))
+        # A line that begins with nothing would be no row.
+        line = f"|{line}|" if line.startswith("|") or line.endswith("|") else line
+        left -= len(line) + 1
+        if left <= 0:
+            break
+        lines.append(line)
+    return "\n".join(lines)
 
 
 def cell(column: str, value: object) -> str:

@@ -315,7 +315,7 @@ def test_bars_carry_a_chart_and_marts_a_table(reported):
     [(close,)] = reported.world.query(
         f"select close from gold.mart_latest_prices where ticker = '{TICKERS[0]}'"
     ).rows()
-    assert f"| {SESSION} | {close:,.2f} |" in latest
+    assert f"\n{SESSION}|{close:,.2f}|" in latest
 
 
 # In the browser

@@ -48,8 +48,10 @@ def test_a_picture_takes_two_points():
 
 
 def test_a_picture_is_small():
-    values = [100 + (n * 7919 % 97) for n in range(252)]
-    assert len(charts.as_markdown(picture(values), "closes")) < 2600
+    values = [100.0 * (1 + 0.4 * (n % 7) / 7 + 0.3 * (n % 31) / 31) for n in range(252)]
+    words = "Adjusted closes of the last 252 sessions"
+    caption = f"\n\n{words}: **12,345.67** (+100.0%)"
+    assert len(charts.as_markdown(picture(values), words) + caption) < charts.SHOWN_AT_ONCE
 
 
 def test_thinning_keeps_the_ends():
@@ -96,9 +98,16 @@ def test_a_table_has_a_row_a_line():
     assert text.splitlines() == [
         "**Moves**",
         "",
-        "| ticker | close |",
-        "| :--- | ---: |",
-        r"| A\|B | 1.50 |",
-        "| C |  |",
+        "ticker|close",
+        ":-|-:",
+        r"A\|B|1.50",
+        "|C||",
     ]
     assert headlines.as_markdown(headline, []) == "**Moves**: none"
+
+
+def test_a_table_has_no_more_rows_than_are_shown_at_once():
+    headline = Headline("Moves", ("ticker", "close"), "ticker")
+    text = headlines.as_markdown(headline, [(f"TICKER{n}", 1.5) for n in range(500)])
+    assert len(text) < charts.SHOWN_AT_ONCE
+    assert text.count("1.50") > 50
