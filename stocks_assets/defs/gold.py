@@ -220,13 +220,19 @@ def _described(
             [dg.TableColumn(name, kind) for name, kind in relation.columns]
         )
     }
-    if headline := market_headline(warehouse, key.path[-1]):
-        metadata["headline"] = dg.MetadataValue.md(headline)
     if relation.rows is not None:
         metadata["dagster/row_count"] = relation.rows
     if key in lineage:
         metadata["dagster/column_lineage"] = lineage[key]
-    return event.with_metadata({**event.metadata, **metadata})
+    return event.with_metadata(
+        _with_headline({**event.metadata, **metadata}, market_headline(warehouse, key.path[-1]))
+    )
+
+
+def _with_headline(metadata: Mapping[str, Any], headline: str | None) -> dict[str, Any]:
+    """Return `metadata` with the headline, if any, where it is seen first."""
+    shown = {} if headline is None else {"headline": dg.MetadataValue.md(headline)}
+    return {**shown, **metadata}
 
 
 def _with_headline_of(
@@ -241,7 +247,7 @@ def _with_headline_of(
     if not shown:
         return output
     text = "\n\n".join(f"{cell('ticker', ticker)} {table}" for ticker, table in shown.items())
-    return output.with_metadata({**output.metadata, "headline": dg.MetadataValue.md(text)})
+    return output.with_metadata(_with_headline(output.metadata, text))
 
 
 def _materializations(
@@ -258,7 +264,5 @@ def _materializations(
     partitions: Sequence[str | None] = known if is_partitioned else (None,)
     headlines = ticker_headlines(warehouse, key.path[-1], known) if is_partitioned else {}
     for partition in partitions:
-        metadata = dict(output.metadata)
-        if partition is not None and partition in headlines:
-            metadata["headline"] = dg.MetadataValue.md(headlines[partition])
+        metadata = _with_headline(output.metadata, headlines.get(partition or ""))
         yield dg.AssetMaterialization(asset_key=key, partition=partition, metadata=metadata)

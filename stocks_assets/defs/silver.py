@@ -112,13 +112,13 @@ def _describe(
     load = loaded.load
     keys = [BronzeKey.parse(key) for key in load.bronze_keys]
     contents = " ".join(key.content_hash for key in keys)
+    picture = chart(load.ticker) if chart is not None else None
     metadata: dict[str, Any] = {
+        **({"chart": dg.MetadataValue.md(picture)} if picture is not None else {}),
         "dagster/partition_row_count" if load.ticker else "dagster/row_count": load.row_count,
         "objects": dg.MetadataValue.md("\n".join(f"- [{key}]({bronze.url(key)})" for key in keys)),
         "rejected_rows": load.rejected_count,
     }
-    if chart is not None and (picture := chart(load.ticker)) is not None:
-        metadata["chart"] = dg.MetadataValue.md(picture)
     if load.first_date and load.last_date:
         metadata["first_session"] = load.first_date.isoformat()
         metadata["last_session"] = load.last_date.isoformat()
