@@ -206,9 +206,10 @@ def report(
     from stocks_assets.adapters.report.download import download, open_in_browser, parse_day
 
     wanted = parse_ticker(ticker) if ticker is not None else None
+    wanted_day = parse_day(day) if day is not None else None
     platform = Platform.from_settings()
     with platform.reports() as reports:
-        found = reports.find(parse_day(day) if day is not None else None)
+        found = reports.find(wanted_day)
         page = download(reports, found, output or platform.reports_folder / found.folder, wanted)
     session = found.session or "no session yet"
     out.print(f"The market report of {session}, made {found.made_at}, is in", markup=False)
