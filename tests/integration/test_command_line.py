@@ -334,7 +334,9 @@ def test_the_report_of_a_demo_is_a_file_to_pass_on(demonstrated, tmp_path):
     said = command.succeed("report", "--ticker", tickers[1])
     assert re.search(rf"open file://\S+/reports/\S+/index\.html#/{tickers[1]} in one", said)
     assert "has no ticker 'NOPE'" in command.refuse("report", "--no-open", "--ticker", "NOPE")
-    assert "there is no report of 2001-02-03" in command.refuse("report", "--date", "2001-02-03")
+    assert "there is no report of 2001-02-03; the 1 there are go from " in command.refuse(
+        "report", "--date", "2001-02-03"
+    )
 
 
 # The UI

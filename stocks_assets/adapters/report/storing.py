@@ -155,13 +155,18 @@ class Reports:
         """
         try:
             found = self._find(day.isoformat() if day else LATEST)
+            days = self._days() if found is None else []
         except (ClientError, BotoCoreError) as error:
             raise StackError(
                 f"the bucket {self._store.bucket!r} cannot be read: {error}"
             ) from error
+        if found is None and day and days:
+            raise StackError(
+                f"there is no report of {day}; the {len(days)} there are go from {days[0]} to "
+                f"{days[-1]}"
+            )
         if found is None:
-            which = f"report of {day}" if day else "report"
-            raise StackError(f"there is no {which} yet; `stocks refresh` makes one")
+            raise StackError("there is no report yet; `stocks refresh` makes one")
         return found
 
     def page(self, report: Report, name: str) -> bytes:
@@ -200,11 +205,15 @@ class Reports:
 
     def _remove_old(self, keep: int) -> None:
         """Remove all dated reports but the newest `keep`; what is no report is left alone."""
-        dated = [(e, m[1]) for e in self._store.entries(PREFIX) if (m := _DATED.fullmatch(e.key))]
-        kept = sorted({day for _, day in dated})[-keep:]
-        for entry, day in dated:
-            if day not in kept:
-                self._store.remove(entry)
+        for day in self._days()[:-keep]:
+            for entry in list(self._store.entries(_key(day, ""))):
+                if _DATED.fullmatch(entry.key):
+                    self._store.remove(entry)
+
+    def _days(self) -> list[str]:
+        """Return the days that have a report, oldest first."""
+        keys = (entry.key for entry in self._store.entries(PREFIX))
+        return sorted({match[1] for key in keys if (match := _DATED.fullmatch(key))})
 
 
 def _pages_version() -> str:
