@@ -82,7 +82,7 @@ image: ## Build the image for containers.
 compose-test: ## With Docker: bring a ticker from the source to gold in containers, on new volumes.
 	@deploy/compose-test.sh
 
-.PHONY: bench-shape bench-silver bench-gold bench-sensor bench-workers
+.PHONY: bench-shape bench-silver bench-gold bench-sensor bench-backfill bench-workers bench-report
 bench-shape: $(VENV)/.dev ## Measure how fast payloads are shaped.
 	@$(BIN)/python benchmarks/bench_shape.py $(ARGS)
 bench-silver: $(VENV)/.dev ## Measure silver loads against COPY and INSERT .. ON CONFLICT.
@@ -93,6 +93,8 @@ bench-sensor: $(VENV)/.dev ## Upload 10,000 objects while everything is killed a
 	@$(BIN)/python benchmarks/bench_sensor.py $(ARGS)
 bench-workers: $(VENV)/.dev ## Measure a backfill on one Celery worker, then on two.
 	@$(BIN)/python benchmarks/bench_workers.py $(ARGS)
+bench-report: $(VENV)/.dev ## Measure the market report and the pictures in the UI.
+	@$(BIN)/python benchmarks/bench_report.py $(ARGS)
 
 .PHONY: lock
 lock: $(UV) ## Lock the requirements anew.

@@ -219,6 +219,36 @@ def export(
 
 
 @app.command()
+def report(
+    ticker: Annotated[
+        str | None, typer.Option("--ticker", help="Open the page of this ticker.")
+    ] = None,
+    day: Annotated[
+        str | None, typer.Option("--date", help="The report of this day; none: the newest.")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Write it here: a file, or a folder for a large one."),
+    ] = None,
+    opens: Annotated[bool, typer.Option("--open/--no-open", help="Open it in the browser.")] = True,
+) -> None:
+    """Download the market report, which each refresh makes, and open it in the browser."""
+    from stocks_assets.adapters.report.download import download, open_in_browser, parse_day
+
+    wanted = parse_ticker(ticker) if ticker is not None else None
+    wanted_day = parse_day(day) if day is not None else None
+    platform = Platform.from_settings()
+    with platform.reports() as reports:
+        found = reports.find(wanted_day)
+        page = download(reports, found, output or platform.reports_folder / found.folder, wanted)
+    session = found.session or "no session yet"
+    out.print(f"The market report of {session}, made {found.made_at}, is in", markup=False)
+    out.print(str(page.path), soft_wrap=True, markup=False)
+    if opens and not open_in_browser(page.url):
+        out.print(f"No browser opened here; open {page.url} in one.", soft_wrap=True, markup=False)
+
+
+@app.command()
 def prepare() -> None:
     """Make databases, tables and bucket, where containers or others start the rest."""
     Platform.from_settings().prepare(say)

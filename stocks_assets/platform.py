@@ -31,6 +31,7 @@ from stocks_assets.ui import USER, ui_password
 if TYPE_CHECKING:
     from stocks_assets.adapters.query import Result
     from stocks_assets.adapters.reader import Reader
+    from stocks_assets.adapters.report.storing import Reports
     from stocks_assets.adapters.sources.port import Source
     from stocks_assets.adapters.standings import Standing
     from stocks_assets.adapters.trace import Trace
@@ -106,6 +107,11 @@ class Platform:
             SettingsError: a setting cannot be used.
         """
         return cls(read_settings())
+
+    @property
+    def reports_folder(self) -> Path:
+        """Where `stocks report` puts what it opens."""
+        return self._settings.home / "reports"
 
     @property
     def curated_bucket(self) -> str:
@@ -261,6 +267,22 @@ class Platform:
             with ObjectStore(connections.s3, self._settings.curated_bucket) as store:
                 curated = Curated(store, warehouse)
                 return totals(curated.export(chosen, tickers, built_by=project_digest()))
+
+    @contextmanager
+    def reports(self) -> "Iterator[Reports]":
+        """Yield the market reports in the bucket.
+
+        Raises:
+            StackError: a server cannot be started or reached.
+        """
+        from stocks_assets.adapters.object_store import ObjectStore
+        from stocks_assets.adapters.report.storing import Reports
+
+        with (
+            self._servers(lambda _: None) as connections,
+            ObjectStore(connections.s3, self._settings.curated_bucket) as store,
+        ):
+            yield Reports(store)
 
     @contextmanager
     def headless(self, progress: Progress = lambda _: None) -> Iterator["Headless"]:

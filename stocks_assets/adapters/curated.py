@@ -151,6 +151,11 @@ class Curated:
         self._store = store
         self._warehouse = warehouse
 
+    @property
+    def store(self) -> ObjectStore:
+        """The bucket."""
+        return self._store
+
     def export(
         self,
         tables: Sequence[ExportedTable],

@@ -6,21 +6,26 @@ from datetime import datetime
 from stocks_assets.adapters.warehouse import Warehouse
 from stocks_assets.domain.calendar import NEW_YORK, sessions
 from stocks_assets.domain.datasets import DAILY_BARS, Call
-from stocks_assets.domain.gaps import VENDOR_SINCE, Expectation, Gap, can_be_filled
+from stocks_assets.domain.gaps import VENDOR_SINCE, Expectation, Gap, Holding, can_be_filled
 from stocks_assets.domain.planner import Priority, Want, is_due
 
 
 def find_gaps(
-    warehouse: Warehouse, tickers: Sequence[str], now: datetime
+    warehouse: Warehouse,
+    tickers: Sequence[str],
+    now: datetime,
+    holdings: Sequence[Holding] | None = None,
 ) -> list[tuple[Gap, bool]]:
     """Return the gaps in the daily bars of `tickers`, and whether a call may fill each.
 
-    A ticker without any daily bars has none: what was never loaded is no gap.
+    A ticker without any daily bars has none: what was never loaded is no gap. `holdings` spare
+    counting the bars, where who asks has them counted.
     """
     fetches = warehouse.fetches()
     days = sessions(VENDOR_SINCE, now.astimezone(NEW_YORK).date())
     expected = Expectation(days, warehouse.listings(), now)
-    holdings = warehouse.holdings(tickers)
+    if holdings is None:
+        holdings = warehouse.holdings(tickers)
     holed = [holding.ticker for holding in holdings if not expected.is_whole(holding)]
     stored = warehouse.stored_sessions(holed)
     found = []

@@ -179,6 +179,25 @@ class ObjectStore:
                     return content
         raise gzip.BadGzipFile(f"it has more than {max_bytes:,} bytes")
 
+    def put_page(self, key: str, body: bytes, content_type: str) -> None:
+        """Store `body`, compressed, under `key` for browsers, in place of what is there."""
+        self._client.put_object(
+            Bucket=self.bucket,
+            Key=key,
+            Body=gzip.compress(body, compresslevel=6, mtime=0),
+            ContentType=content_type,
+            ContentEncoding="gzip",
+        )
+
+    def get_page(self, key: str) -> bytes | None:
+        """Return what `put_page` stored under `key`; None if there is nothing."""
+        try:
+            return self.get(key)
+        except ClientError as error:
+            if error.response["Error"]["Code"] in ("NoSuchKey", *_NOT_THERE):
+                return None
+            raise
+
     def url(self, key: str) -> str:
         """Return where `key` is; to read it takes the keys of the store."""
         return f"{self._location.endpoint_url.rstrip('/')}/{self.bucket}/{quote(key)}"

@@ -28,12 +28,16 @@ from stocks_assets.adapters.dbt_project import (
     project_digest,
     project_lineage,
 )
+from stocks_assets.adapters.headlines import market_headline, ticker_headlines
 from stocks_assets.adapters.relations import describe
 from stocks_assets.adapters.warehouse import Warehouse
 from stocks_assets.defs.batch import Batch, is_deferred, names_tickers, tickers_of
 from stocks_assets.defs.bronze import OWNERS
 from stocks_assets.defs.partitions import TICKERS
+from stocks_assets.domain.headlines import cell
 
+# Where many tickers share one text in the UI, the first few have their rows in it.
+_TICKERS_SHOWN = 3
 CALENDAR = dg.AssetKey(["gold", "dim_date"])
 
 
@@ -147,8 +151,12 @@ def gold_assets(*, tickers_per_run: int) -> dg.AssetsDefinition:
         events = _build(context, dbt, warehouse, tickers, command=command, built_by=built_by)
         for event in events:
             if deferred and isinstance(event, dg.Output):
-                yield from _materializations(context, event, tickers or [])
-            yield event
+                yield from _materializations(context, warehouse, event, tickers or [])
+                yield event
+            elif isinstance(event, dg.Output) and tickers:
+                yield _with_headline_of(context, warehouse, event, tickers)
+            else:
+                yield event
 
     return gold
 
@@ -229,11 +237,37 @@ def _described(
         metadata["dagster/row_count"] = relation.rows
     if key in lineage:
         metadata["dagster/column_lineage"] = lineage[key]
-    return event.with_metadata({**event.metadata, **metadata})
+    return event.with_metadata(
+        _with_headline({**event.metadata, **metadata}, market_headline(warehouse, key.path[-1]))
+    )
+
+
+def _with_headline(metadata: Mapping[str, Any], headline: str | None) -> dict[str, Any]:
+    """Return `metadata` with the headline, if any, where it is seen first."""
+    shown = {} if headline is None else {"headline": dg.MetadataValue.md(headline)}
+    return {**shown, **metadata}
+
+
+def _with_headline_of(
+    context: dg.AssetExecutionContext,
+    warehouse: Warehouse,
+    output: dg.Output[Any],
+    tickers: Sequence[str],
+) -> dg.Output[Any]:
+    """Return an output of a run that Dagster writes the events of: one text for all its tickers."""
+    key = context.asset_key_for_output(output.output_name)
+    shown = ticker_headlines(warehouse, key.path[-1], sorted(tickers)[:_TICKERS_SHOWN])
+    if not shown:
+        return output
+    text = "\n\n".join(f"{cell('ticker', ticker)} {table}" for ticker, table in shown.items())
+    return output.with_metadata(_with_headline(output.metadata, text))
 
 
 def _materializations(
-    context: dg.AssetExecutionContext, output: dg.Output[Any], tickers: list[str]
+    context: dg.AssetExecutionContext,
+    warehouse: Warehouse,
+    output: dg.Output[Any],
+    tickers: list[str],
 ) -> Iterator[dg.AssetMaterialization]:
     """Yield the events that Dagster would write if it did not leave them to us."""
     key = context.asset_key_for_output(output.output_name)
@@ -241,5 +275,7 @@ def _materializations(
     universe = set(context.partition_keys)
     known = [ticker for ticker in tickers if ticker in universe]
     partitions: Sequence[str | None] = known if is_partitioned else (None,)
+    headlines = ticker_headlines(warehouse, key.path[-1], known) if is_partitioned else {}
     for partition in partitions:
-        yield dg.AssetMaterialization(asset_key=key, partition=partition, metadata=output.metadata)
+        metadata = _with_headline(output.metadata, headlines.get(partition or ""))
+        yield dg.AssetMaterialization(asset_key=key, partition=partition, metadata=metadata)

@@ -1,7 +1,8 @@
 """Silver: typed tables in PostgreSQL, shaped from bronze objects, loaded in batches of tickers."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,6 +11,7 @@ from pydantic import Field
 
 from stocks_assets.adapters import silver
 from stocks_assets.adapters.bronze import BronzeStore, Failed, Skipped, Waiting
+from stocks_assets.adapters.charts import CHARTED, bar_charts
 from stocks_assets.adapters.silver import Loaded
 from stocks_assets.adapters.warehouse import Warehouse
 from stocks_assets.defs.batch import (
@@ -50,8 +52,10 @@ _DESCRIPTIONS = {
 }
 
 
-def silver_asset(table: SilverTable, *, tickers_per_run: int) -> dg.AssetsDefinition:
-    """Return the asset that loads `table`."""
+def silver_asset(
+    table: SilverTable, *, tickers_per_run: int, ui_charts: bool
+) -> dg.AssetsDefinition:
+    """Return the asset that loads `table`; with `ui_charts` the UI shows its bars as a picture."""
     is_of_market = all(dataset.is_of_market for dataset in table.inputs)
 
     @dg.asset(
@@ -91,19 +95,26 @@ def silver_asset(table: SilverTable, *, tickers_per_run: int) -> dg.AssetsDefini
 
         def results() -> Iterator[Done | Skipped | Failed | Waiting]:
             yield from invalid
-            for result in loaded:
-                yield _describe(bronze, result) if isinstance(result, Loaded) else result
+            is_charted = ui_charts and table.name in CHARTED
+            charts = bar_charts(warehouse, table.name) if is_charted else nullcontext()
+            with charts as chart:
+                for result in loaded:
+                    yield _describe(bronze, result, chart) if isinstance(result, Loaded) else result
 
         yield from record(context, warehouse, results(), expected=len(valid) + len(invalid))
 
     return load
 
 
-def _describe(bronze: BronzeStore, loaded: Loaded) -> Done:
+def _describe(
+    bronze: BronzeStore, loaded: Loaded, chart: Callable[[str], str | None] | None
+) -> Done:
     load = loaded.load
     keys = [BronzeKey.parse(key) for key in load.bronze_keys]
     contents = " ".join(key.content_hash for key in keys)
+    picture = chart(load.ticker) if chart is not None else None
     metadata: dict[str, Any] = {
+        **({"chart": dg.MetadataValue.md(picture)} if picture is not None else {}),
         "dagster/partition_row_count" if load.ticker else "dagster/row_count": load.row_count,
         "objects": dg.MetadataValue.md("\n".join(f"- [{key}]({bronze.url(key)})" for key in keys)),
         "rejected_rows": load.rejected_count,
@@ -149,7 +160,10 @@ def exchange_calendar(
         yield dg.MaterializeResult(metadata=metadata, data_version=dg.DataVersion(version))
 
 
-def silver_assets(*, tickers_per_run: int) -> list[dg.AssetsDefinition]:
+def silver_assets(*, tickers_per_run: int, ui_charts: bool) -> list[dg.AssetsDefinition]:
     """Return the silver assets, one a table."""
-    tables = [silver_asset(t, tickers_per_run=tickers_per_run) for t in SILVER_TABLES.values()]
+    tables = [
+        silver_asset(table, tickers_per_run=tickers_per_run, ui_charts=ui_charts)
+        for table in SILVER_TABLES.values()
+    ]
     return [*tables, exchange_calendar]

@@ -3,6 +3,7 @@
 import itertools
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,6 +39,10 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoints]:
 
 @pytest.fixture
 def warehouse(servers: Endpoints) -> Warehouse:
+    return empty_warehouse(servers)
+
+
+def empty_warehouse(servers: Endpoints) -> Warehouse:
     """An empty warehouse; of one name throughout, as dbt parses all anew for another one."""
     assert servers.database_url
     os.environ["DBT_DBNAME"] = "test"  # the manifest names it
@@ -70,6 +75,13 @@ def dbt(warehouse: Warehouse, _dbt_processes: list[Dbt]) -> Dbt:
 
 @pytest.fixture
 def store(servers: Endpoints) -> Iterator[ObjectStore]:
+    with bucket(servers) as store:
+        yield store
+
+
+@contextmanager
+def bucket(servers: Endpoints) -> Iterator[ObjectStore]:
+    """Yield an empty bucket."""
     assert servers.s3_endpoint_url
     location = S3Location(
         servers.s3_endpoint_url, servers.aws_access_key_id, servers.aws_secret_access_key

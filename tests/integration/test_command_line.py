@@ -440,6 +440,23 @@ def test_an_export_writes_gold_once(demonstrated):
     assert "gold has no prices" in command.refuse("export", "prices")
 
 
+def test_the_report_of_a_demo_is_a_file_to_pass_on(demonstrated, tmp_path):
+    command, *_ = demonstrated
+    tickers = SampleMarket().tickers(2)
+    file = tmp_path / "my report.html"
+    said = command.succeed("report", "--no-open", "--output", str(file), "--ticker", tickers[0])
+    assert said.endswith(f"{file}\n")
+    page = file.read_text()
+    assert [f'data-ticker="{ticker}"' in page for ticker in tickers] == [True, True]
+    # Without a screen nothing is opened, and the address is there to be taken elsewhere.
+    said = command.succeed("report", "--ticker", tickers[1])
+    assert re.search(rf"open file://\S+/reports/\S+/index\.html#/{tickers[1]} in one", said)
+    assert "has no ticker 'NOPE'" in command.refuse("report", "--no-open", "--ticker", "NOPE")
+    assert "there is no report of 2001-02-03; the 1 there are go from " in command.refuse(
+        "report", "--date", "2001-02-03"
+    )
+
+
 # The UI
 
 
@@ -763,6 +780,8 @@ def test_the_developers_own_aws_settings_and_proxy_do_not_disturb_the_embedded_s
         ("up", {"STOCKS_UNIVERSE_FILE": "/no/where.yaml"}, "is not there; put it there"),
         ("tickers sync", {"STOCKS_UNIVERSE_FILE": __file__}, "no YAML that can be read"),
         ("refresh ../etc", {}, "'../etc' is not a ticker"),
+        ("report --ticker ../etc", {}, "'../etc' is not a ticker"),
+        ("report --date yesterday", {}, "'yesterday' is no date; give one such as 2026-03-04"),
         ("tickers list", {"STOCKS_BUCKET": "A B"}, "STOCKS_BUCKET='A B' cannot be used"),
         ("up", {"STOCKS_UI_PORT": "http"}, "STOCKS_UI_PORT='http' cannot be used"),
         ("up", {"STOCKS_HOME": __file__}, "choose another home folder"),

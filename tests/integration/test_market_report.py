@@ -1,0 +1,499 @@
+"""The market report on real servers and in a real browser, and the pictures in Dagster's UI."""
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from conftest import World, bucket, empty_warehouse
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from stocks_assets.adapters.bronze import BronzeStore
+from stocks_assets.adapters.report.download import download
+from stocks_assets.adapters.report.reading import Market
+from stocks_assets.adapters.report.rendering import Cover, overview_of, render, rows_of
+from stocks_assets.adapters.report.storing import Reports
+from stocks_assets.adapters.sources.sample import SampleSource
+from stocks_assets.domain.outcomes import TransportFailed
+from stocks_assets.domain.report import INDEX, decode, pack, price_digits, unpack
+from stocks_assets.domain.sample_market import SampleMarket
+from stocks_assets.errors import SettingsError, StackError
+
+NOW = datetime(2026, 11, 17, 3, tzinfo=UTC)
+SESSION = date(2026, 11, 16)
+MARKET = SampleMarket(first_session=date(2023, 6, 1))
+TICKERS = MARKET.tickers(3)
+ILL = TICKERS[1]
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+
+class Moody:
+    """The sample, but for one call that gets no answer."""
+
+    def __init__(self) -> None:
+        self._sample = SampleSource(MARKET, lambda: SESSION)
+
+    def __getattr__(self, name: str):
+        return getattr(self._sample, name)
+
+    def fetch(self, dataset, ticker, part=""):
+        if (dataset.name, ticker) == ("dividends", ILL):
+            return TransportFailed("no answer within 30 s")
+        return self._sample.fetch(dataset, ticker, part)
+
+
+@dataclass
+class Reported:
+    """A world after a refresh in which a call of one ticker got no answer."""
+
+    world: World
+    reports: Reports
+    result: dg.ExecuteInProcessResult
+    index: str
+
+    def events(self, asset: str) -> dict[str | None, dict]:
+        """Return the metadata of an asset's materializations, by partition."""
+        found = self.result.filter_events(
+            lambda event: (
+                event.is_step_materialization and event.asset_key == dg.AssetKey(asset.split("/"))
+            )
+        )
+        return {event.partition: event.materialization.metadata for event in found}
+
+
+@pytest.fixture(scope="module")
+def reported(servers) -> Iterator[Reported]:
+    warehouse = empty_warehouse(servers)
+    with bucket(servers) as store, dg.DagsterInstance.ephemeral() as instance:
+        world = World(instance, warehouse, store, BronzeStore(store, warehouse))
+        world.add(*TICKERS)
+        result = world.refresh(Moody(), TICKERS)
+        reports = Reports(store)
+        index = reports.page(reports.find(), INDEX).decode()
+        yield Reported(world, reports, result, index)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    path = os.environ.get("STOCKS_TEST_BROWSER") or next(
+        filter(None, map(shutil.which, BROWSERS)), None
+    )
+    if path is None:
+        pytest.skip(
+            f"no browser: none of {', '.join(BROWSERS)} is on PATH, and STOCKS_TEST_BROWSER is not set"
+        )
+    flags = [
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-quic",
+        "--no-first-run",
+        "--disable-sync",
+        "--disable-background-networking",
+        "--disable-component-update",
+    ]
+    with sync_playwright() as driver:
+        opened = driver.chromium.launch(executable_path=path, args=flags)
+        yield opened
+        opened.close()
+
+
+@dataclass
+class Visit:
+    """A page open in the browser, what it asked for outside its folder, and what went wrong."""
+
+    page: Page
+    asked_for: list[str]
+    wrong: list[str]
+
+    def go(self, address: str) -> None:
+        self.page.goto(address)
+        self.page.wait_for_selector("main > *:not(noscript)")
+
+    def is_as_wide_as_the_screen(self) -> bool:
+        return self.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+    def column(self, number: int) -> list[str]:
+        return self.page.locator(
+            f"main table tbody tr.link td:nth-child({number})"
+        ).all_inner_texts()
+
+
+@pytest.fixture
+def visit(browser) -> Iterator:
+    opened = []
+
+    def open_page(width: int = 1280, **more) -> Visit:
+        context = browser.new_context(
+            viewport={"width": width, "height": 780}, offline=True, **more
+        )
+        page = context.new_page()
+        found = Visit(page, [], [])
+        page.on(
+            "request",
+            lambda r: r.url.startswith(("file:", "data:")) or found.asked_for.append(r.url),
+        )
+        page.on("pageerror", lambda error: found.wrong.append(str(error)))
+        page.on(
+            "console", lambda said: found.wrong.append(said.text) if said.type == "error" else None
+        )
+        page.on("dialog", lambda dialog: (found.wrong.append(dialog.message), dialog.dismiss()))
+        opened.append((context, found))
+        return found
+
+    yield open_page
+    for context, found in opened:
+        context.close()
+        assert found.asked_for == []
+        assert found.wrong == []
+
+
+def carried(html: str, attribute: str) -> dict:
+    [text] = re.findall(rf'<script type="text/plain" {attribute}>([^<]*)</script>', html)
+    return unpack(text)
+
+
+# In the bucket
+
+
+def test_a_refresh_makes_a_report_although_a_ticker_failed(reported):
+    assert not reported.result.success
+    [metadata] = reported.events("curated/market_report").values()
+    assert metadata["session"].value == SESSION.isoformat()
+    assert metadata["tickers"].value == len(TICKERS)
+    assert metadata["tickers_to_look_at"].value == 1
+    keys = set(reported.world.store.keys_after("reports/", ""))
+    names = (INDEX, "report.json")
+    assert keys == {f"reports/{folder}/{name}" for folder in (SESSION, "latest") for name in names}
+
+
+def test_the_page_says_what_failed_and_of_whom(reported):
+    rows = {row[0]: row[-1] for row in carried(reported.index, 'id="page"')["rows"]}
+    assert list(rows) == sorted(TICKERS)
+    failures = {ticker: health[6] for ticker, health in rows.items() if health[6]}
+    assert failures == {ILL: "dividends: no answer within 30 s"}
+
+
+def test_the_page_of_a_ticker_has_the_figures_of_gold(reported):
+    [ticker] = TICKERS[:1]
+    found = carried(reported.index, f'data-ticker="{ticker}"')
+    gold = reported.world.query(
+        "select session_date, p.split_adjusted_close c, i.sma_200, i.macd, i.rsi_14, r.drawdown "
+        "from gold.mart_adjusted_prices p join gold.mart_technical_indicators i using (ticker, session_date) "
+        "join gold.mart_returns_risk r using (ticker, session_date) "
+        f"where ticker = '{ticker}' and session_date > '{SESSION - timedelta(days=730)}' order by session_date"
+    )
+    epoch = date(1970, 1, 1)
+    assert [epoch + timedelta(days=day) for day in decode(found["d"]["t"])] == gold[
+        "session_date"
+    ].to_list()
+    digits = price_digits(gold["c"].max() * 1.05)
+    for short, name, kept in (
+        ("c", "c", digits),
+        ("s200", "sma_200", digits),
+        ("m", "macd", digits),
+        ("rsi", "rsi_14", 1),
+        ("dd", "drawdown", 4),
+    ):
+        assert decode(found["d"][short]) == pytest.approx(gold[name].to_list(), abs=10**-kept)
+    weeks = reported.world.query(
+        f"select adjusted_close from gold.agg_weekly_prices where ticker = '{ticker}' order by week_start"
+    )
+    assert decode(found["w"]["c"]) == pytest.approx(weeks["adjusted_close"].to_list(), abs=0.01)
+    [(actions,)] = reported.world.query(
+        f"select count(*) from gold.fct_corporate_actions where ticker = '{ticker}'"
+    ).rows()
+    assert len(found["actions"]) == actions
+    keys = {key for load in found["loads"] for key in load["bronze_keys"]}
+    assert keys
+    assert keys <= set(reported.world.objects())
+
+
+def test_a_report_that_would_say_the_same_is_not_made_again(reported):
+    reports, warehouse = reported.reports, reported.world.warehouse
+    before = reports.make(warehouse, NOW, keep=30)
+    assert reports.make(warehouse, NOW + timedelta(hours=1), keep=30, only_changed=True) is None
+    assert reports.find() == before
+    with warehouse.connect() as connection:
+        connection.execute(
+            "update ops.silver_loads set loaded_at = now() where ticker = %s", (ILL,)
+        )
+    after = reports.make(warehouse, NOW + timedelta(hours=2), keep=30, only_changed=True)
+    assert after is not None
+    assert reports.find().made_at == "2026-11-17T05:00:00+00:00"
+
+
+def test_older_reports_go_and_what_is_no_report_stays(reported):
+    store = reported.world.store
+    for key in (
+        "2020-01-02/index.html",
+        "2020-01-03/index.html",
+        "notes.html",
+        f"{SESSION}/tickers-001.html",
+        "latest/tickers-001.html",
+    ):
+        store.put_page(f"reports/{key}", b"old", "text/html")
+    reported.reports.make(reported.world.warehouse, NOW, keep=2)
+    keys = set(store.keys_after("reports/", ""))
+    assert keys == {
+        "reports/2020-01-03/index.html",
+        "reports/notes.html",
+        *(
+            f"reports/{folder}/{name}"
+            for folder in (SESSION, "latest")
+            for name in (INDEX, "report.json")
+        ),
+    }
+
+
+def test_a_download_is_the_report_as_it_was_made(reported, tmp_path):
+    report = reported.reports.find()
+    page = download(reported.reports, report, tmp_path / "made" / "here", ILL)
+    assert page.path == tmp_path / "made" / "here" / INDEX
+    assert page.url.endswith(f"/made/here/index.html#/{ILL}")
+    assert page.path.read_bytes() == reported.reports.page(report, INDEX)
+    file = download(reported.reports, report, tmp_path / "my report.html")
+    assert file.path == tmp_path / "my report.html"
+    assert file.url.endswith("/my%20report.html")
+
+
+def test_what_cannot_be_downloaded_is_told(reported, tmp_path):
+    report = reported.reports.find()
+    with pytest.raises(SettingsError, match="has no ticker 'NOPE'"):
+        download(reported.reports, report, tmp_path, "NOPE")
+    (tmp_path / "file").touch()
+    with pytest.raises(SettingsError, match="cannot be written"):
+        download(reported.reports, report, tmp_path / "file" / "folder")
+    with pytest.raises(StackError, match="there is no report of 2001-02-03"):
+        reported.reports.find(date(2001, 2, 3))
+    many = Reports(reported.world.store, in_one_file=1, per_file=2)
+    large = many.make(reported.world.warehouse, NOW, keep=30)
+    with pytest.raises(SettingsError, match="has 3 files, as it has many tickers: name a folder"):
+        download(many, large, tmp_path / "one.html")
+    reported.world.store.put_page(f"reports/{SESSION}/index.html", b"another", "text/html")
+    with pytest.raises(StackError, match="is of another report by now"):
+        download(many, large, tmp_path / "three")
+    reported.reports.make(reported.world.warehouse, NOW, keep=30)
+
+
+# In Dagster's UI
+
+
+def test_bars_carry_a_chart_and_marts_a_table(reported):
+    for name in ("daily_bars", "weekly_bars", "monthly_bars"):
+        for ticker, metadata in reported.events(f"silver/{name}").items():
+            assert ticker in TICKERS
+            assert metadata["chart"].value.startswith("![Adjusted closes of the last ")
+            assert "](data:image/svg+xml;base64," in metadata["chart"].value
+    for mart in (
+        "mart_latest_prices",
+        "mart_ticker_summary",
+        "mart_market_breadth",
+        "mart_daily_market_summary",
+        "mart_sector_performance",
+    ):
+        [metadata] = reported.events(f"gold/{mart}").values()
+        assert metadata["headline"].value.count("\n") >= 4
+    for mart in (
+        "mart_adjusted_prices",
+        "mart_technical_indicators",
+        "mart_returns_risk",
+        "agg_weekly_prices",
+        "agg_monthly_prices",
+    ):
+        tables = {
+            ticker: metadata["headline"].value
+            for ticker, metadata in reported.events(f"gold/{mart}").items()
+        }
+        assert set(tables) == set(TICKERS)
+        assert len(set(tables.values())) == len(TICKERS)
+    latest = reported.events("gold/mart_technical_indicators")[TICKERS[0]]["headline"].value
+    [(close,)] = reported.world.query(
+        f"select close from gold.mart_latest_prices where ticker = '{TICKERS[0]}'"
+    ).rows()
+    assert f"\n{SESSION}|{close:,.2f}|" in latest
+
+
+# In the browser
+
+
+@pytest.fixture(scope="module")
+def written(reported, tmp_path_factory) -> str:
+    """The address of the report as one file."""
+    path = tmp_path_factory.mktemp("report") / "index.html"
+    path.write_text(reported.index)
+    return path.as_uri()
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_all_is_drawn_on_phones_and_desks(written, visit, width, scheme):
+    found = visit(width, color_scheme=scheme)
+    found.go(f"{written}#/")
+    assert found.is_as_wide_as_the_screen()
+    assert found.page.locator("html").get_attribute("data-theme") == scheme
+    assert found.page.locator("main canvas").count() > 0
+    assert [text.split()[0] for text in found.column(1)] == sorted(TICKERS)
+    for span in ("3M", "All"):
+        found.go(f"{written}#/{ILL}")
+        found.page.get_by_role("button", name=span, exact=True).click()
+        assert found.page.locator("main canvas").count() > 0
+        assert found.is_as_wide_as_the_screen()
+    assert found.page.locator("h1").inner_text().startswith(ILL)
+    assert (
+        "The last call failed: dividends: no answer within 30 s"
+        in found.page.locator("#quality").inner_text()
+    )
+
+
+def test_a_ticker_is_found_with_the_keyboard_alone(written, visit):
+    found = visit()
+    found.go(written)
+    found.page.keyboard.press("/")
+    found.page.keyboard.type(TICKERS[2].lower())
+    assert found.page.get_by_role("option").first.inner_text().startswith(TICKERS[2])
+    found.page.keyboard.press("Enter")
+    found.page.locator("h1", has_text=TICKERS[2]).wait_for()
+    found.page.keyboard.press("ArrowLeft")
+    previous = sorted(TICKERS)[sorted(TICKERS).index(TICKERS[2]) - 1]
+    found.page.locator("h1", has_text=previous).wait_for()
+
+
+def test_a_click_on_a_column_sorts_by_it_and_another_one_turns_it_round(reported, written, visit):
+    expected = [
+        ticker
+        for (ticker,) in reported.world.query(
+            "select ticker from gold.mart_latest_prices order by simple_return_1y desc"
+        ).rows()
+    ]
+    found = visit()
+    found.go(written)
+    head = found.page.locator("main table th", has=found.page.get_by_role("button", name="1Y")).last
+    head.get_by_role("button").click()
+    assert [text.split()[0] for text in found.column(1)] == expected
+    found.page.locator("th[aria-sort=descending] button").click()
+    assert [text.split()[0] for text in found.column(1)] == expected[::-1]
+    found.page.get_by_label("Of which sector").select_option("!")
+    assert [text.split()[0] for text in found.column(1)] == [ILL]
+
+
+def test_a_report_of_many_files_is_one_to_walk_through(reported, visit, tmp_path):
+    reports = Reports(reported.world.store, in_one_file=1, per_file=2)
+    large = reports.make(reported.world.warehouse, NOW, keep=30)
+    assert list(large.files) == ["tickers-001.html", "tickers-002.html", INDEX]
+    first, *_, last = sorted(TICKERS)
+    page = download(reports, large, tmp_path, last)
+    reported.reports.make(reported.world.warehouse, NOW, keep=30)
+    found = visit()
+    found.go(page.url)
+    assert found.page.url.endswith(f"tickers-002.html#/{last}")
+    found.page.get_by_role("link", name="← All tickers").click()
+    found.page.locator("main tr.link").first.wait_for()
+    assert found.page.url.endswith("index.html#/")
+    found.page.locator("main tr.link").first.click()
+    found.page.locator("h1", has_text=first).wait_for()
+    assert found.page.url.endswith(f"tickers-001.html#/{first}")
+
+
+def test_names_that_are_markup_are_shown_and_do_nothing(visit, tmp_path: Path):
+    names = [
+        "</script><script>alert(1)</script>",
+        "<img src=x onerror=alert(1)>",
+        "javascript:alert(1)",
+        'A&B "C"',
+    ]
+    numbers = (
+        "change_fraction",
+        "simple_return_1w",
+        "simple_return_1m",
+        "simple_return_3m",
+        "simple_return_6m",
+        "simple_return_1y",
+        "high_52w",
+        "low_52w",
+        "sma_50",
+        "sma_200",
+        "rsi_14",
+        "volume_ratio_20",
+        "volatility_252d",
+        "beta_252d",
+        "sharpe_ratio_252d",
+        "drawdown",
+        "maximum_drawdown",
+    )
+    lines = [
+        {
+            "ticker": name,
+            "company_name": name,
+            "sector": name,
+            "currency": name,
+            "session_date": SESSION,
+            "close": 1.5,
+            "volume": 1,
+            "recent_adjusted_closes": None,
+            **dict.fromkeys(numbers, 0.1),
+        }
+        for name in names
+    ]
+    nothing = {"k": 0, "d": []}
+    short = (
+        "o",
+        "h",
+        "l",
+        "c",
+        "s20",
+        "s50",
+        "s200",
+        "e12",
+        "e26",
+        "bu",
+        "bl",
+        "m",
+        "ms",
+        "v",
+        "rsi",
+        "dd",
+        "t",
+    )
+    bundle = pack(
+        {
+            "d": dict.fromkeys(short, nothing),
+            "w": {"t": nothing, "c": nothing},
+            "summary": {},
+            "profile": {"has_profile": True, "description": names[1], "industry": names[0]},
+            "actions": [],
+            "restatements": [],
+            "rejected": [
+                {
+                    "table_name": names[0],
+                    "rules": names,
+                    "row_values": names[1],
+                    "bronze_key": names[0],
+                }
+            ],
+            "refused": [],
+            "differences": [],
+            "gaps": [{"text": names[1], "may_be_had": True}],
+            "loads": [],
+            "fetches": [],
+        }
+    )
+    market = Market(lines, [], [], [], SESSION, {})
+    cover = Cover(SESSION, NOW, [(name, name, INDEX) for name in names])
+    path = tmp_path / "index.html"
+    path.write_bytes(
+        render(cover, INDEX, rows_of(market, {}), dict.fromkeys(names, bundle), overview_of(market))
+    )
+    found = visit()
+    found.go(path.as_uri())
+    assert len(found.column(1)) == len(names)
+    for name in names:
+        found.go(path.as_uri())
+        found.page.locator("main tr.link td.name a", has_text=name).first.click()
+        found.page.locator("h1", has_text=name).wait_for()
+        assert found.page.locator("main img").count() == 0
+    assert found.page.title().startswith(names[-1])
