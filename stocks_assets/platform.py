@@ -45,14 +45,15 @@ storage:
     module: stocks_assets.defs.storage
     class: PooledPostgresStorage
     config:
-      postgres_url: {env: STOCKS_DAGSTER_STORAGE_URL}
-concurrency:
-  runs:
-    max_concurrent_runs: 2
+      postgres_url: {{env: STOCKS_DAGSTER_STORAGE_URL}}
+run_coordinator:
+  module: dagster._core.run_coordinator
+  class: QueuedRunCoordinator
+  config: {{max_concurrent_runs: {runs_at_once}, dequeue_interval_seconds: 1}}
 retention:
-  schedule: {purge_after_days: 90}
+  schedule: {{purge_after_days: 90}}
   sensor:
-    purge_after_days: {skipped: 7, failure: 30, success: 90}
+    purge_after_days: {{skipped: 7, failure: 30, success: 90}}
 telemetry:
   enabled: false
 nux:
@@ -139,7 +140,9 @@ class Platform:
             store.ensure_bucket()
         with homes.working_in(self._settings.home):
             self._dagster_home.mkdir(parents=True, exist_ok=True)
-            (self._dagster_home / "dagster.yaml").write_text(_DAGSTER_YAML)
+            (self._dagster_home / "dagster.yaml").write_text(
+                _DAGSTER_YAML.format(runs_at_once=self._settings.runs_at_once)
+            )
         return connections
 
     def _reader(self) -> "Reader":

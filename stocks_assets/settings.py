@@ -72,7 +72,10 @@ class Settings(BaseSettings):
     alert_mail_to: str | None = Field(None, validation_alias="STOCKS_ALERT_MAIL_TO")
     ui_url: str | None = Field(None, validation_alias="STOCKS_UI_URL")
     ui_port: int | None = Field(None, validation_alias="STOCKS_UI_PORT", ge=1, le=65535)
+    sample_first_session: date | None = Field(None, validation_alias="STOCKS_SAMPLE_FIRST_SESSION")
+    sample_last_session: date | None = Field(None, validation_alias="STOCKS_SAMPLE_LAST_SESSION")
     tickers_per_run: int = Field(500, validation_alias="STOCKS_TICKERS_PER_RUN", ge=1)
+    runs_at_once: int = Field(2, validation_alias="STOCKS_RUNS_AT_ONCE", ge=1, le=100)
     intraday_months: int = Field(0, validation_alias="STOCKS_INTRADAY_MONTHS", ge=0, le=300)
     inbox_max_mb: int = Field(100, validation_alias="STOCKS_INBOX_MAX_MB", ge=1, le=2000)
     tolerated_rejected_share: float = Field(
@@ -127,7 +130,9 @@ class Settings(BaseSettings):
             raise ValueError("STOCKS_ALERT_SMTP_URL and STOCKS_ALERT_MAIL_TO go together")
         return self
 
-    @field_validator("replay_vintage", mode="before")
+    @field_validator(
+        "replay_vintage", "sample_first_session", "sample_last_session", mode="before"
+    )
     @classmethod
     def _is_date(cls, value: object) -> object:
         # Left to itself pydantic takes 20240415 for seconds since 1970.

@@ -9,6 +9,7 @@ import dagster as dg
 from stocks_assets.defs.batch import DEFER_ASSET_EVENTS, RANGE_END, RANGE_START
 from stocks_assets.defs.partitions import INBOX_KEY
 from stocks_assets.defs.universe import Roster, universe
+from stocks_assets.domain.batches import split
 from stocks_assets.domain.calendar import is_session
 from stocks_assets.errors import SettingsError
 
@@ -65,6 +66,13 @@ def refresh_run(
     run_config = {"resources": {"batch": {"config": {"tickers": list(tickers)}}}}
     tags = {DEFER_ASSET_EVENTS: "true", RANGE_START: partitions[0], RANGE_END: partitions[-1]}
     return run_config, tags
+
+
+def refresh_runs(
+    tickers: Sequence[str], partitions: Sequence[str], *, at_most: int
+) -> list[tuple[dict[str, Any], dict[str, str]]]:
+    """Return `refresh_run` of as few runs as there can be, of `at_most` tickers each."""
+    return [refresh_run(part, partitions) for part in split(tickers, at_most)]
 
 
 @dg.logger(None, description="Hands the log of a run to whoever listens in this process.")
