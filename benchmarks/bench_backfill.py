@@ -32,7 +32,8 @@ import psycopg
 
 from stocks_assets.adapters.sources.sample import SampleSource
 from stocks_assets.defs.jobs import refresh_runs
-from stocks_assets.domain.datasets import DATASETS
+from stocks_assets.domain.datasets import DAILY_BARS, DATASETS
+from stocks_assets.domain.outcomes import Data
 from stocks_assets.domain.sample_market import SampleMarket
 
 STOCKS = Path(sys.executable).with_name("stocks")
@@ -67,6 +68,7 @@ def main() -> None:
     parser.add_argument("--keep", action="store_true", help="leave the folders, for a look at logs")
     options = parser.parse_args()
     naive = run_of_each(options)
+    print(json.dumps(rounded(naive)), flush=True)
     results = []
     for size in sorted({*options.sizes, options.tickers}):
         result = measure(size, options)
@@ -79,6 +81,18 @@ def main() -> None:
     plot(results, options.plot)
     shown = {**main_result, "naive": naive, "growth": results if len(results) > 1 else []}
     print(json.dumps(rounded(shown)))
+
+
+def listed(count, options) -> list[str]:
+    """Return the first `count` tickers that trade on the last day: others have no next session."""
+    market = SampleMarket(first_session=options.first_session)
+    source = SampleSource(market, lambda: NEXT_DAY)
+    found = []
+    for ticker in market.tickers(count * 5 // 4 + 5):
+        reply = source.fetch(DAILY_BARS, ticker)
+        if isinstance(reply, Data) and str(NEXT_DAY).encode() in reply.body:
+            found.append(ticker)
+    return found[:count]
 
 
 class Stack:
@@ -178,7 +192,11 @@ class Processes:
     """Counts the processes that Dagster starts, while it is entered."""
 
     def __init__(self, stack) -> None:
-        self._roots = [s["pid"] for s in stack.status["services"] if s["name"] in ("code-location", "daemon", "webserver")]
+        self._roots = [
+            s["pid"]
+            for s in stack.status["services"]
+            if s["name"] in ("code-location", "daemon", "webserver")
+        ]
         self._seen: dict[tuple[int, float], str] = {}
         self._done = threading.Event()
 
@@ -212,7 +230,7 @@ class Processes:
 
 def measure(size, options) -> dict:
     """Take `size` tickers from nothing to gold, then one session further."""
-    tickers = list(SampleMarket(first_session=options.first_session).tickers(size))
+    tickers = listed(size, options)
     with Stack(options, tickers) as stack:
         with Processes(stack) as processes:
             began = time.perf_counter()
@@ -286,7 +304,7 @@ def vendor_seconds(tickers, options) -> float:
 
 def run_of_each(options) -> dict:
     """Measure the naive way: one run a ticker, through all layers, as many at once as allowed."""
-    tickers = list(SampleMarket(first_session=options.first_session).tickers(options.naive))
+    tickers = listed(options.naive, options)
     with Stack(options, tickers) as stack:
         first = stack.launch("__ASSET_JOB", ONCE, {}, {})
         finish(stack, lambda: ended(stack.runs(runIds=[first])))
@@ -357,7 +375,19 @@ def layer_of(step) -> str:
 
 
 def report(results, naive, options) -> None:
-    header = ("tickers", "rows", "seconds", "processes", "fetch", "load", "dbt", "orchestration", "naive", "speedup", "daily")
+    header = (
+        "tickers",
+        "rows",
+        "seconds",
+        "processes",
+        "fetch",
+        "load",
+        "dbt",
+        "orchestration",
+        "naive",
+        "speedup",
+        "daily",
+    )
     print("".join(f"{name:>15}" for name in header))
     for result in results:
         values = (
@@ -372,8 +402,10 @@ def report(results, naive, options) -> None:
         )
         print("".join(f"{v:>15,.1f}" if isinstance(v, float) else f"{v:>15,}" for v in values))
         daily = ", ".join(f"{name} {value:.1f}" for name, value in result["daily_shares"].items())
-        print(f"{'':>15}the day after, in {result['daily_runs']} runs: {daily} s, of which the vendor "
-              f"{result['daily_vendor_seconds']:.1f} s")
+        print(
+            f"{'':>15}the day after, in {result['daily_runs']} runs: {daily} s, of which the vendor "
+            f"{result['daily_vendor_seconds']:.1f} s"
+        )
     print(
         f"naive: {naive['tickers']} tickers, a run each: {naive['seconds']:.1f} s, "
         f"{naive['processes']} processes; histories since {options.first_session}"
@@ -388,7 +420,9 @@ def plot(results, path) -> None:
 
     sizes = [result["tickers"] for result in results]
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.5))
-    left.plot(sizes, [r["naive_seconds"] for r in results], "--", label="a run a ticker (extrapolated)")
+    left.plot(
+        sizes, [r["naive_seconds"] for r in results], "--", label="a run a ticker (extrapolated)"
+    )
     left.plot(sizes, [r["seconds"] for r in results], "o-", label="backfill")
     left.plot(sizes, [r["daily_refresh_seconds"] for r in results], "s-", label="daily refresh")
     left.set(xscale="log", yscale="log", xlabel="tickers", ylabel="seconds")

@@ -130,9 +130,7 @@ class Settings(BaseSettings):
             raise ValueError("STOCKS_ALERT_SMTP_URL and STOCKS_ALERT_MAIL_TO go together")
         return self
 
-    @field_validator(
-        "replay_vintage", "sample_first_session", "sample_last_session", mode="before"
-    )
+    @field_validator("replay_vintage", "sample_first_session", "sample_last_session", mode="before")
     @classmethod
     def _is_date(cls, value: object) -> object:
         # Left to itself pydantic takes 20240415 for seconds since 1970.

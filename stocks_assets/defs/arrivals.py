@@ -14,8 +14,9 @@ from stocks_assets.adapters.arrivals import Arrivals
 from stocks_assets.adapters.bronze import BronzeStore
 from stocks_assets.adapters.bronze_index import Look
 from stocks_assets.adapters.warehouse import Warehouse
-from stocks_assets.defs.batch import DEFER_ASSET_EVENTS, RANGE_END, RANGE_START
+from stocks_assets.defs.batch import DEFER_ASSET_EVENTS
 from stocks_assets.defs.jobs import LOAD, refresh_run
+from stocks_assets.defs.partitions import tickers_of_tags
 from stocks_assets.defs.universe import Roster, universe
 from stocks_assets.domain.arrivals import Busy, LoadPlan, Notice, Unloaded, plan_loads
 from stocks_assets.domain.datasets import LISTINGS, MARKET
@@ -27,7 +28,6 @@ _SHOWN = 50
 _BEGINS_WITHIN = timedelta(minutes=5)
 # The newest ones; one that still runs is among them.
 _BACKFILLS = 25
-_PARTITION = "dagster/partition"
 _QUARANTINE = dg.AssetKey(["bronze", "quarantine"])
 _MARKET_ASSETS = [dg.AssetKey(["silver", LISTINGS.name])]
 _WAITING = (dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED)
@@ -125,12 +125,7 @@ def tickers_of_run(
     batch = run_config.get("resources", {}).get("batch", {}).get("config", {}).get("tickers")
     if batch:
         return list(batch)
-    if _PARTITION in tags:
-        return [tags[_PARTITION]]
-    first, last = tags.get(RANGE_START), tags.get(RANGE_END)
-    if first in members and last in members:
-        return list(members[members.index(first) : members.index(last) + 1])
-    return []
+    return tickers_of_tags(tags, members)
 
 
 def _describe(look: Look, plan: LoadPlan) -> str:

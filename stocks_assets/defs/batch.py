@@ -22,8 +22,6 @@ from stocks_assets.errors import InvalidTickerError
 
 DEFER_ASSET_EVENTS = "dagster/defer_asset_events"
 DATA_VERSION = "dagster/data_version"
-RANGE_START = "dagster/asset_partition_range_start"
-RANGE_END = "dagster/asset_partition_range_end"
 # No more than so many reasons are shown in one place; all of them are in ops.failures.
 _SHOWN = 50
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import dagster as dg
 
-from stocks_assets.defs.batch import DEFER_ASSET_EVENTS, RANGE_END, RANGE_START
-from stocks_assets.defs.partitions import INBOX_KEY
+from stocks_assets.defs.batch import DEFER_ASSET_EVENTS
+from stocks_assets.defs.partitions import INBOX_KEY, RANGE_END, RANGE_START
 from stocks_assets.defs.universe import Roster, universe
 from stocks_assets.domain.batches import split
 from stocks_assets.domain.calendar import is_session

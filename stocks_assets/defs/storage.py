@@ -11,6 +11,9 @@ from dagster._serdes import ConfigurableClassData
 from dagster_postgres import DagsterPostgresStorage
 from dagster_postgres.utils import pg_url_from_config
 
+# Each process that opens the instance learns here what ranges of tickers stand for.
+import stocks_assets.defs.partitions  # noqa: F401
+
 
 class PooledPostgresStorage(DagsterPostgresStorage):
     """`DagsterPostgresStorage` that keeps its connections."""

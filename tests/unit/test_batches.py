@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stocks_assets.domain.batches import split
+from stocks_assets.domain.batches import split, split_by_length
 
 
 @given(st.lists(st.text(), unique=True, max_size=60), st.integers(1, 70))
@@ -22,3 +22,13 @@ def test_parts_are_of_even_length(count, at_most):
 def test_a_run_without_tickers_is_refused():
     with pytest.raises(ValueError, match="has none"):
         split(["A"], 0)
+
+
+@given(st.lists(st.text(alphabet="ABCÄ.", min_size=1), max_size=60), st.integers(1, 40))
+def test_parts_by_length_fit_and_lose_nothing(tickers, longest):
+    parts = split_by_length(tickers, longest)
+    assert [ticker for part in parts for ticker in part] == tickers
+    for part in parts:
+        assert len(part) == 1 or len(",".join(part).encode()) <= longest
+    for part, following in zip(parts, parts[1:], strict=False):
+        assert len(",".join([*part, following[0]]).encode()) > longest
