@@ -3,9 +3,9 @@
 Starts the platform as `stocks up` does, in a folder of its own, once a size of the universe:
 
 1. a backfill of everything, all tickers, over GraphQL; until gold has them all;
-2. the sample market gets one more session, and the job `refresh` brings it in, in as few runs as the
-   schedule asks for;
-3. for comparison, the naive way: one run a ticker from bronze to gold, of a few tickers, extrapolated.
+2. the sample market gets one more session, and the job `refresh` brings it in, in as few runs as
+   the schedule asks for;
+3. for comparison, the naive way: one run a ticker from bronze to gold, of a few, extrapolated.
 
 Of each it counts the processes that were started and splits the time: bronze, load (silver), dbt
 (gold), and what is none of them, orchestration. The vendor's own time is that of making the replies
@@ -27,6 +27,8 @@ from datetime import date
 from pathlib import Path
 
 import httpx
+import matplotlib as mpl
+import matplotlib.pyplot as plt
 import psutil
 import psycopg
 
@@ -36,21 +38,24 @@ from stocks_assets.domain.datasets import DAILY_BARS, DATASETS
 from stocks_assets.domain.outcomes import Data
 from stocks_assets.domain.sample_market import SampleMarket
 
+mpl.use("Agg")
 STOCKS = Path(sys.executable).with_name("stocks")
 DAY, NEXT_DAY = date(2026, 11, 19), date(2026, 11, 20)
 LAYERS = ("bronze", "silver", "gold")
 # What a run of one ticker has: the graph's assets that have tickers.
 ONCE = (["silver", "exchange_calendar"], ["staging", "stg_exchange_calendar"], ["gold", "dim_date"])
 LOCATION = {"repositoryName": "__repository__", "repositoryLocationName": "stocks_assets"}
-RUNS = """query ($filter: RunsFilter!) {runsOrError(filter: $filter, limit: 2000) {... on Runs {results {
-    runId status creationTime startTime endTime stepStats {stepKey startTime endTime}}}}}"""
+RUNS = """query ($filter: RunsFilter!) {runsOrError(filter: $filter, limit: 2000) {
+    ... on Runs {results {
+        runId status creationTime startTime endTime stepStats {stepKey startTime endTime}}}}}"""
 BACKFILL = """query ($id: String!) {partitionBackfillOrError(backfillId: $id) {
     ... on PartitionBackfill {status numPartitions}}}"""
 LAUNCH = """mutation ($p: ExecutionParams!) {launchRun(executionParams: $p) {
     __typename ... on LaunchRunSuccess {run {runId}} ... on PythonError {message}
     ... on RunConfigValidationInvalid {errors {message}}}}"""
-LAUNCH_BACKFILL = """mutation ($p: LaunchBackfillParams!) {launchPartitionBackfill(backfillParams: $p) {
-    __typename ... on LaunchBackfillSuccess {backfillId} ... on PythonError {message}}}"""
+LAUNCH_BACKFILL = """mutation ($p: LaunchBackfillParams!) {
+    launchPartitionBackfill(backfillParams: $p) {
+        __typename ... on LaunchBackfillSuccess {backfillId} ... on PythonError {message}}}"""
 
 
 def main() -> None:
@@ -403,8 +408,8 @@ def report(results, naive, options) -> None:
         print("".join(f"{v:>15,.1f}" if isinstance(v, float) else f"{v:>15,}" for v in values))
         daily = ", ".join(f"{name} {value:.1f}" for name, value in result["daily_shares"].items())
         print(
-            f"{'':>15}the day after, in {result['daily_runs']} runs: {daily} s, of which the vendor "
-            f"{result['daily_vendor_seconds']:.1f} s"
+            f"{'':>15}the day after, in {result['daily_runs']} runs: {daily} s, "
+            f"of which the vendor {result['daily_vendor_seconds']:.1f} s"
         )
     print(
         f"naive: {naive['tickers']} tickers, a run each: {naive['seconds']:.1f} s, "
@@ -413,11 +418,6 @@ def report(results, naive, options) -> None:
 
 
 def plot(results, path) -> None:
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    import matplotlib.pyplot as plt
-
     sizes = [result["tickers"] for result in results]
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.5))
     left.plot(

@@ -1,5 +1,6 @@
 """The whole platform on one machine: servers, Dagster's processes, and work without a UI."""
 
+import json
 import os
 import sys
 import time
@@ -54,6 +55,12 @@ retention:
   schedule: {{purge_after_days: 90}}
   sensor:
     purge_after_days: {{skipped: 7, failure: 30, success: 90}}
+# Only runs whose process is gone; steps have a policy of their own (stocks_assets/defs/retries.py).
+run_retries: {{enabled: true, max_retries: {max_retries}, retry_on_asset_or_op_failure: false}}
+python_logs:
+  dagster_handler_config:
+    handlers:
+      runs: {{class: stocks_assets.defs.logs.RunLog, filename: {run_log}, level: INFO}}
 telemetry:
   enabled: false
 nux:
@@ -88,6 +95,11 @@ class Platform:
     def curated_bucket(self) -> str:
         """The bucket that gold is exported to."""
         return self._settings.curated_bucket
+
+    @property
+    def tickers_per_run(self) -> int:
+        """How many tickers share a run at most."""
+        return self._settings.tickers_per_run
 
     def up(self, progress: Progress) -> str:
         """Start what does not run yet and return the URL of the UI.
@@ -141,9 +153,20 @@ class Platform:
         with homes.working_in(self._settings.home):
             self._dagster_home.mkdir(parents=True, exist_ok=True)
             (self._dagster_home / "dagster.yaml").write_text(
-                _DAGSTER_YAML.format(runs_at_once=self._settings.runs_at_once)
+                _DAGSTER_YAML.format(
+                    runs_at_once=self._settings.runs_at_once,
+                    max_retries=3,
+                    run_log=json.dumps(str(self._run_log())),
+                )
             )
         return connections
+
+    def _run_log(self) -> Path:
+        """Return where runs log to; a file that has grown too long is kept beside it."""
+        log = processes.log_path(self._settings.home, "runs")
+        log.parent.mkdir(exist_ok=True)
+        processes.turn_over(log)
+        return log
 
     def _reader(self) -> "Reader":
         from stocks_assets.adapters.reader import Reader
@@ -455,7 +478,16 @@ class Platform:
                 ports=listens,
             )
 
-        location = ["-h", "127.0.0.1", "-p", str(code_port), "--location-name", CODE_LOCATION]
+        logs = ["--log-format", "json"] if self._settings.log_format == "json" else []
+        location = [
+            *logs,
+            "-h",
+            "127.0.0.1",
+            "-p",
+            str(code_port),
+            "--location-name",
+            CODE_LOCATION,
+        ]
         code = start(
             _CODE,
             ["dagster", "code-server", "start", "-m", "stocks_assets.definitions", *location],
@@ -464,10 +496,19 @@ class Platform:
         self._wait_for(code, code_port)
         server = start(
             _WEBSERVER,
-            ["dagster_webserver", "-h", "127.0.0.1", "-p", str(ui_port), "-w", str(workspace)],
+            [
+                "dagster_webserver",
+                "-h",
+                "127.0.0.1",
+                "-p",
+                str(ui_port),
+                "-w",
+                str(workspace),
+                *logs,
+            ],
             http=ui_port,
         )
-        start(_DAEMON, ["dagster._daemon", "run", "-w", str(workspace)])
+        start(_DAEMON, ["dagster._daemon", "run", "-w", str(workspace), *logs])
         url = f"http://127.0.0.1:{ui_port}"
         self._wait_for(server, ui_port, lambda: _answers(f"{url}/server_info"))
         progress(f"the UI {'runs already' if web else 'started'} at {url}")

@@ -75,6 +75,9 @@ class Settings(BaseSettings):
     sample_first_session: date | None = Field(None, validation_alias="STOCKS_SAMPLE_FIRST_SESSION")
     sample_last_session: date | None = Field(None, validation_alias="STOCKS_SAMPLE_LAST_SESSION")
     tickers_per_run: int = Field(500, validation_alias="STOCKS_TICKERS_PER_RUN", ge=1)
+    log_format: Literal["keyvalue", "json"] = Field(
+        "keyvalue", validation_alias="STOCKS_LOG_FORMAT"
+    )
     runs_at_once: int = Field(2, validation_alias="STOCKS_RUNS_AT_ONCE", ge=1, le=100)
     intraday_months: int = Field(0, validation_alias="STOCKS_INTRADAY_MONTHS", ge=0, le=300)
     inbox_max_mb: int = Field(100, validation_alias="STOCKS_INBOX_MAX_MB", ge=1, le=2000)

@@ -15,7 +15,7 @@ from stocks_assets.adapters.bronze import BronzeStore
 from stocks_assets.adapters.bronze_index import Look
 from stocks_assets.adapters.warehouse import Warehouse
 from stocks_assets.defs.batch import DEFER_ASSET_EVENTS
-from stocks_assets.defs.jobs import LOAD, refresh_run
+from stocks_assets.defs.jobs import LOAD, request_runs
 from stocks_assets.defs.partitions import tickers_of_tags
 from stocks_assets.defs.universe import Roster, universe
 from stocks_assets.domain.arrivals import Busy, LoadPlan, Notice, Unloaded, plan_loads
@@ -83,11 +83,10 @@ def arrivals_sensor(*, registers_unknown: bool) -> dg.SensorDefinition:
 
 
 def _requests(plan: LoadPlan, members: Sequence[str]) -> Iterator[dg.RunRequest]:
-    """Yield the run that loads what is new: another for other objects, or another attempt."""
+    """Yield the runs that load what is new: others for other objects, or another attempt."""
     run_key = hashlib.sha256(" ".join(plan.marks).encode()).hexdigest()[:32]
     if plan.tickers:
-        run_config, tags = refresh_run(plan.tickers, members)
-        yield dg.RunRequest(run_key=run_key, run_config=run_config, tags=tags)
+        yield from request_runs(run_key, plan.tickers, members)
     elif plan.has_market:
         yield dg.RunRequest(
             run_key=run_key, tags={DEFER_ASSET_EVENTS: "true"}, asset_selection=_MARKET_ASSETS

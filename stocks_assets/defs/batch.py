@@ -17,6 +17,7 @@ from pydantic import Field
 
 from stocks_assets.adapters.bronze import Failed, Skipped, Waiting
 from stocks_assets.adapters.warehouse import Failure, Warehouse
+from stocks_assets.defs.retries import is_another_try, request_retry
 from stocks_assets.domain.tickers import parse_ticker
 from stocks_assets.errors import InvalidTickerError
 
@@ -54,7 +55,9 @@ def resumed_since(context: dg.AssetExecutionContext) -> datetime | None:
     What was fetched since then is not asked for again: just what failed or was not come to is.
     """
     root = context.run.root_run_id
-    if root is None or not is_deferred(context):
+    if is_another_try(context):
+        root = root or context.run.run_id
+    if root is None or not (is_deferred(context) or is_another_try(context)):
         return None
     record = context.instance.get_run_record_by_id(root)
     return record.create_timestamp.astimezone(UTC) if record else None
@@ -107,28 +110,28 @@ def record(
     A ticker that has to wait, as no call is left for it, has no event: nothing failed.
 
     Raises:
+        dagster.RetryRequested: something failed that may pass by itself, and there are tries left.
         dagster.Failure: tickers failed, in a run whose partitions Dagster expects.
     """
     deferred = is_deferred(context)
     alone = not deferred and expected == 1
-    failures: list[Failure] = []
-    waiting: list[Waiting] = []
+    undone: list[Failed | Waiting] = []
     asset = context.asset_key.to_user_string()
     for number, result in enumerate(results, start=1):
-        if isinstance(result, Failed):
-            failures.append(Failure(asset, result.ticker, result.reason))
-            context.log.error(f"{asset} {result.ticker or 'of the market'}: {result.reason}")
-            continue
-        if isinstance(result, Waiting):
-            waiting.append(result)
-            continue
-        if isinstance(result, Skipped):
-            whose = result.ticker or "of the market"
-            context.log.info(f"{asset} {whose}: not available, {result.reason}")
-            metadata: dict[str, Any] = {"available": False, "reason": result.reason}
-            done = Done(result.ticker, "unavailable", metadata)
-        else:
-            done = result
+        about = {"dataset": asset, "ticker": result.ticker}
+        match result:
+            case Failed() | Waiting():
+                undone.append(result)
+                say = context.log.error if isinstance(result, Failed) else context.log.debug
+                say(f"{asset} {result.ticker or 'of the market'}: {result.reason}", extra=about)
+                continue
+            case Skipped():
+                whose = result.ticker or "of the market"
+                context.log.info(f"{asset} {whose}: not available, {result.reason}", extra=about)
+                metadata: dict[str, Any] = {"available": False, "reason": result.reason}
+                done = Done(result.ticker, "unavailable", metadata)
+            case Done():
+                done = result
         if alone:
             # A run of one ticker may go through all layers: its result lets the next one start.
             yield dg.MaterializeResult(
@@ -143,20 +146,38 @@ def record(
             )
         if number % 100 == 0:
             context.log.info(f"{asset}: {number} of {expected} tickers")
+    _judge(context, warehouse, undone, expected)
+    if deferred:
+        yield dg.MaterializeResult()
+
+
+def _judge(
+    context: dg.AssetExecutionContext,
+    warehouse: Warehouse,
+    undone: Sequence[Failed | Waiting],
+    expected: int,
+) -> None:
+    """Have the step tried again, note what failed, or fail: see `record`."""
+    asset = context.asset_key.to_user_string()
+    waiting = [one for one in undone if isinstance(one, Waiting)]
+    failed = [one for one in undone if isinstance(one, Failed)]
     if waiting:
         context.log.warning(
             f"{asset}: {len(waiting)} of {expected} tickers have to wait: {waiting[0].reason}"
         )
-    if failures:
-        warehouse.record_failures(context.run.run_id, failures)
-        if not deferred:
-            raise dg.Failure(
-                f"{len(failures)} of {expected} tickers failed",
-                metadata={"failed": failure_table(failures)},
-                allow_retries=False,
-            )
-    if deferred:
-        yield dg.MaterializeResult()
+    if may_pass := [one for one in failed if one.may_pass]:
+        # With no try left, those that failed are recorded as such and the others go on.
+        request_retry(context, f"{len(may_pass)} tickers: {may_pass[0].reason}")
+    if not failed:
+        return
+    failures = [Failure(asset, one.ticker, one.reason) for one in failed]
+    warehouse.record_failures(context.run.run_id, failures)
+    if not is_deferred(context):
+        raise dg.Failure(
+            f"{len(failures)} of {expected} tickers failed",
+            metadata={"failed": failure_table(failures)},
+            allow_retries=False,
+        )
 
 
 def failure_table(failures: Sequence[Failure]) -> dg.TableMetadataValue:

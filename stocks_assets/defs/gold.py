@@ -32,6 +32,7 @@ from stocks_assets.adapters.warehouse import Warehouse
 from stocks_assets.defs.batch import Batch, is_deferred, names_tickers, tickers_of
 from stocks_assets.defs.bronze import OWNERS
 from stocks_assets.defs.partitions import TICKERS
+from stocks_assets.defs.retries import retried
 
 CALENDAR = dg.AssetKey(["gold", "dim_date"])
 
@@ -95,6 +96,7 @@ def gold_assets(*, tickers_per_run: int) -> dg.AssetsDefinition:
         dagster_dbt_translator=Translator(),
         backfill_policy=dg.BackfillPolicy.multi_run(tickers_per_run + 2),
     )
+    @retried
     def gold(
         context: dg.AssetExecutionContext,
         batch: Batch,

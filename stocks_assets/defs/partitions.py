@@ -1,10 +1,10 @@
 """The one partition scheme: a partition is a ticker; dates live in the data.
 
-A run names its partitions by two tags, the first and the last of them, and has all that lie between:
-of 300 tickers out of 5,000 a backfill makes some 280 runs. Here the second tag may list the tickers
-instead, so that any of them share a run. All of Dagster asks one method what the tags stand for, and
-one function for the runs of a backfill; both are replaced, in each process that opens the instance
-(`storage.py` imports this), for this partition scheme alone.
+A run names its partitions by two tags, the first and the last of them, and has all that lie
+between: of 300 tickers out of 5,000 a backfill makes some 280 runs. Here the second tag may list
+the tickers instead, so that any of them share a run. All of Dagster asks one method what the tags
+stand for, and one function for the runs of a backfill; both are replaced, in each process that
+opens the instance (`storage.py` imports this), for this partition scheme alone.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ _SEPARATOR = ","
 # PostgreSQL's index of tags takes values of 2,700 bytes.
 _LONGEST = 2_000
 
-_keys_between = dg.DynamicPartitionsDefinition.get_partition_keys_in_range
+_keys_between = dg.PartitionsDefinition.get_partition_keys_in_range
 _dagsters_runs = runs_of_backfills._build_run_requests_with_backfill_policy  # noqa: SLF001
 
 
@@ -59,16 +59,16 @@ def tickers_needed_by(tags: Mapping[str, str]) -> set[str]:
 
 
 def _keys_in_range(
-    self: dg.DynamicPartitionsDefinition, partition_key_range: dg.PartitionKeyRange
+    self: dg.PartitionsDefinition[str], partition_key_range: dg.PartitionKeyRange
 ) -> Sequence[str]:
     """Return what a range stands for, be it two ends or a list."""
-    if self.name != TICKERS.name or _SEPARATOR not in partition_key_range.end:
+    if self != TICKERS or _SEPARATOR not in partition_key_range.end:
         return _keys_between(self, partition_key_range)
     named = set(partition_key_range.end.split(_SEPARATOR))
     return [key for key in self.get_partition_keys() if key in named]
 
 
-def _few_runs(
+def _few_runs(  # noqa: PLR0917 # Dagster's own signature
     asset_keys: Sequence[dg.AssetKey],
     asset_check_keys: Sequence[dg.AssetCheckKey],
     backfill_policy: dg.BackfillPolicy,
@@ -94,14 +94,14 @@ def _few_runs(
     for part in split(wanted, backfill_policy.max_partitions_per_run or max(1, len(wanted))):
         together = tags_of(part, universe)
         fits = len(together[RANGE_END].encode()) <= _LONGEST
-        for piece in [part] if fits else split_by_length(part, _LONGEST):
-            requests.append(
-                dg.RunRequest(
-                    asset_selection=list(asset_keys),
-                    asset_check_keys=list(asset_check_keys),
-                    tags={**tags, **tags_of(piece, universe)},
-                )
+        requests += [
+            dg.RunRequest(
+                asset_selection=list(asset_keys),
+                asset_check_keys=list(asset_check_keys),
+                tags={**tags, **tags_of(piece, universe)},
             )
+            for piece in ([part] if fits else split_by_length(part, _LONGEST))
+        ]
     return requests
 
 

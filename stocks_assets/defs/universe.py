@@ -66,6 +66,15 @@ class Roster:
         self._warehouse = warehouse
         self._file = file
 
+    def by_priority(self, instance: dg.DagsterInstance) -> list[str]:
+        """Return the universe, those of high priority first, else in the order of their coming."""
+        priorities = self._warehouse.priorities()
+        order = list(Priority)
+        return sorted(
+            universe(instance),
+            key=lambda ticker: order.index(priorities.get(ticker, Priority.NORMAL)),
+        )
+
     def add(
         self, instance: dg.DagsterInstance, tickers: Iterable[str], priority: Priority | None
     ) -> list[str]:

@@ -1,6 +1,7 @@
 """How many tickers share a run."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 
 def split(tickers: Sequence[str], at_most: int) -> list[list[str]]:
@@ -13,7 +14,7 @@ def split(tickers: Sequence[str], at_most: int) -> list[list[str]]:
         raise ValueError(f"a run of at most {at_most} tickers has none")
     parts = -(-len(tickers) // at_most)
     bounds = [len(tickers) * part // parts for part in range(parts + 1)] if parts else []
-    return [list(tickers[first:last]) for first, last in zip(bounds, bounds[1:], strict=False)]
+    return [list(tickers[first:last]) for first, last in pairwise(bounds)]
 
 
 def split_by_length(tickers: Sequence[str], longest: int) -> list[list[str]]:

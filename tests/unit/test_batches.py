@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -30,5 +32,5 @@ def test_parts_by_length_fit_and_lose_nothing(tickers, longest):
     assert [ticker for part in parts for ticker in part] == tickers
     for part in parts:
         assert len(part) == 1 or len(",".join(part).encode()) <= longest
-    for part, following in zip(parts, parts[1:], strict=False):
+    for part, following in pairwise(parts):
         assert len(",".join([*part, following[0]]).encode()) > longest
