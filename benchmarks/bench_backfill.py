@@ -14,6 +14,7 @@ of the day. Writes a table and a plot; the last line is one JSON object.
 
 import argparse
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -62,7 +63,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tickers", type=int, default=500, help="of the main figure")
     parser.add_argument("--sizes", type=int, nargs="*", default=[], help="more sizes, for growth")
-    parser.add_argument("--naive", type=int, default=20, help="tickers that get a run each")
+    parser.add_argument(
+        "--naive", type=int, default=20, help="tickers that get a run each; 0: none"
+    )
     parser.add_argument(
         "--first-session",
         type=date.fromisoformat,
@@ -72,7 +75,7 @@ def main() -> None:
     parser.add_argument("--plot", type=Path, default=Path("benchmarks/bench_backfill.png"))
     parser.add_argument("--keep", action="store_true", help="leave the folders, for a look at logs")
     options = parser.parse_args()
-    naive = run_of_each(options)
+    naive = run_of_each(options) if options.naive else {"seconds_a_ticker": math.nan}
     print(json.dumps(rounded(naive)), flush=True)
     results = []
     for size in sorted({*options.sizes, options.tickers}):
@@ -411,6 +414,8 @@ def report(results, naive, options) -> None:
             f"{'':>15}the day after, in {result['daily_runs']} runs: {daily} s, "
             f"of which the vendor {result['daily_vendor_seconds']:.1f} s"
         )
+    if not options.naive:
+        return
     print(
         f"naive: {naive['tickers']} tickers, a run each: {naive['seconds']:.1f} s, "
         f"{naive['processes']} processes; histories since {options.first_session}"

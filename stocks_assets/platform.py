@@ -479,15 +479,8 @@ class Platform:
             )
 
         logs = ["--log-format", "json"] if self._settings.log_format == "json" else []
-        location = [
-            *logs,
-            "-h",
-            "127.0.0.1",
-            "-p",
-            str(code_port),
-            "--location-name",
-            CODE_LOCATION,
-        ]
+        here = ["-h", "127.0.0.1", *logs]
+        location = [*here, "-p", str(code_port), "--location-name", CODE_LOCATION]
         code = start(
             _CODE,
             ["dagster", "code-server", "start", "-m", "stocks_assets.definitions", *location],
@@ -496,19 +489,10 @@ class Platform:
         self._wait_for(code, code_port)
         server = start(
             _WEBSERVER,
-            [
-                "dagster_webserver",
-                "-h",
-                "127.0.0.1",
-                "-p",
-                str(ui_port),
-                "-w",
-                str(workspace),
-                *logs,
-            ],
+            ["dagster_webserver", *here, "-p", str(ui_port), "-w", str(workspace)],
             http=ui_port,
         )
-        start(_DAEMON, ["dagster._daemon", "run", "-w", str(workspace), *logs])
+        start(_DAEMON, ["stocks_assets.defs.daemon", "run", "-w", str(workspace), *logs])
         url = f"http://127.0.0.1:{ui_port}"
         self._wait_for(server, ui_port, lambda: _answers(f"{url}/server_info"))
         progress(f"the UI {'runs already' if web else 'started'} at {url}")

@@ -128,9 +128,9 @@ def record(
             case Skipped():
                 whose = result.ticker or "of the market"
                 context.log.info(f"{asset} {whose}: not available, {result.reason}", extra=about)
-                metadata: dict[str, Any] = {"available": False, "reason": result.reason}
+                metadata = {"available": False, "reason": result.reason}
                 done = Done(result.ticker, "unavailable", metadata)
-            case Done():
+            case _:
                 done = result
         if alone:
             # A run of one ticker may go through all layers: its result lets the next one start.
