@@ -13,6 +13,7 @@ from stocks_assets.defs import (
     arrivals,
     catch_up,
     checks,
+    freshness,
     inbox,
     jobs,
     rebuild,
@@ -43,20 +44,23 @@ def build_defs(
 ) -> dg.Definitions:
     """Return the definitions on top of `resources`."""
     return dg.Definitions(
-        assets=[
-            *bronze_assets(
-                tickers_per_run=tickers_per_run,
-                fetch_threads=fetch_threads,
-                intraday_months=intraday_months,
-            ),
-            inbox.bronze_inbox,
-            *silver_assets(tickers_per_run=tickers_per_run),
-            gold_assets(tickers_per_run=tickers_per_run),
-            *access.access_assets(tickers_per_run=tickers_per_run),
-        ],
+        assets=freshness.with_policies(
+            [
+                *bronze_assets(
+                    tickers_per_run=tickers_per_run,
+                    fetch_threads=fetch_threads,
+                    intraday_months=intraday_months,
+                ),
+                inbox.bronze_inbox,
+                *silver_assets(tickers_per_run=tickers_per_run),
+                gold_assets(tickers_per_run=tickers_per_run),
+                *access.access_assets(tickers_per_run=tickers_per_run),
+            ]
+        ),
         asset_checks=[
             checks.every_ticker_is_refreshed,
             checks.sessions_are_complete,
+            *freshness.freshness_checks(),
             *checks.silver_checks(tolerated_share=tolerated_rejected_share),
         ],
         jobs=[

@@ -595,6 +595,18 @@ class Warehouse:
             ).fetchall()
         return [Holding(*row) for row in rows]
 
+    def newest_sessions(self, relation: str, tickers: Sequence[str]) -> dict[str, date]:
+        """Return the newest `session_date` of each of `tickers` that `relation` has, if any."""
+        if self.missing_relations([relation]):
+            return {}
+        statement = SQL(
+            "select ticker, newest from unnest(%s::text[]) as asked (ticker) cross join lateral "
+            "(select max(session_date) as newest from {} as bars where bars.ticker = asked.ticker) "
+            "as found where newest is not null"
+        ).format(Identifier(*relation.split(".")))
+        with self.connect() as connection:
+            return dict(connection.execute(statement, (list(tickers),)).fetchall())
+
     def stored_sessions(self, tickers: Sequence[str]) -> dict[str, list[date]]:
         """Return the dates of the daily bars of `tickers`, oldest first."""
         with self.connect() as connection:

@@ -68,8 +68,7 @@ def test_a_catch_up_asks_for_just_what_is_missing(world):
     world.add(*TICKERS)
     assert world.refresh(sample(OFF_SINCE), TICKERS, layers=INGEST).success
     age_fetches(world, datetime(2026, 11, 14, 12, tzinfo=UTC))
-    request = requested(world, sample(BACK_ON))
-    assert isinstance(request, dg.RunRequest)
+    (request,) = requested(world, sample(BACK_ON))
     assert request.run_config["resources"]["batch"]["config"]["tickers"] == list(TICKERS)
 
 
