@@ -6,6 +6,7 @@ import adbc_driver_manager
 import psycopg
 import sqlalchemy.exc
 from botocore.exceptions import ClientError, HTTPClientError
+from botocore.exceptions import ConnectionError as StoreConnectionError
 
 # Of PostgreSQL: connections, serialization and deadlocks, too many connections, locks, shutdown.
 _STATES = ("08", "40", "53300", "55P03", "57P01", "57P02", "57P03")
@@ -42,6 +43,6 @@ def _passes(error: BaseException) -> bool:
             status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
             code = error.response.get("Error", {}).get("Code")
             return status >= 500 or status == 429 or code in _BUSY
-        case HTTPClientError() | ConnectionError() | TimeoutError():
+        case HTTPClientError() | StoreConnectionError() | ConnectionError() | TimeoutError():
             return True
     return False
