@@ -13,6 +13,7 @@ from stocks_assets.defs import (
     arrivals,
     catch_up,
     checks,
+    extras,
     freshness,
     inbox,
     jobs,
@@ -43,20 +44,21 @@ def build_defs(
     ui_url: str = "http://127.0.0.1:3000",
 ) -> dg.Definitions:
     """Return the definitions on top of `resources`."""
+    [gold, *assets] = freshness.with_policies(
+        [
+            gold_assets(tickers_per_run=tickers_per_run),
+            *bronze_assets(
+                tickers_per_run=tickers_per_run,
+                fetch_threads=fetch_threads,
+                intraday_months=intraday_months,
+            ),
+            inbox.bronze_inbox,
+            *silver_assets(tickers_per_run=tickers_per_run),
+            *access.access_assets(tickers_per_run=tickers_per_run),
+        ]
+    )
     return dg.Definitions(
-        assets=freshness.with_policies(
-            [
-                *bronze_assets(
-                    tickers_per_run=tickers_per_run,
-                    fetch_threads=fetch_threads,
-                    intraday_months=intraday_months,
-                ),
-                inbox.bronze_inbox,
-                *silver_assets(tickers_per_run=tickers_per_run),
-                gold_assets(tickers_per_run=tickers_per_run),
-                *access.access_assets(tickers_per_run=tickers_per_run),
-            ]
-        ),
+        assets=[*assets, gold],
         asset_checks=[
             checks.every_ticker_is_refreshed,
             checks.sessions_are_complete,
@@ -68,9 +70,15 @@ def build_defs(
             jobs.load_job,
             jobs.export_job,
             rebuild.rebuild_job,
+            extras.prove_job(gold),
             universe.universe_job,
         ],
-        schedules=[jobs.after_the_close, catch_up.catch_up],
+        schedules=[
+            jobs.after_the_close,
+            catch_up.catch_up,
+            extras.every_week,
+            extras.every_month,
+        ],
         sensors=[
             inbox.files_dropped,
             arrivals.arrivals_sensor(registers_unknown=register_arrivals),

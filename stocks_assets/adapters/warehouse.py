@@ -528,6 +528,12 @@ class Warehouse:
                 ).fetchone()
             )
 
+    def forget_passed_tests(self) -> None:
+        """Have dbt's tests look at all rows the next time, whatever they have passed before."""
+        if not self.missing_relations(["ops.gold_passed_tests"]):
+            with self.connect() as connection:
+                connection.execute("delete from ops.gold_passed_tests")
+
     def newest_gold_change(self) -> int | None:
         """Return the number of the newest change that gold's models have noted, if any."""
         with self.connect() as connection, connection.cursor(row_factory=scalar_row) as cursor:

@@ -19,7 +19,12 @@ from stocks_assets.adapters.universe_file import UniverseFile
 from stocks_assets.adapters.warehouse import Failure, Warehouse
 from stocks_assets.definitions import defs
 from stocks_assets.defs.batch import DEFER_ASSET_EVENTS
-from stocks_assets.defs.checks import RULES_CHECK, every_ticker_is_refreshed
+from stocks_assets.defs.checks import (
+    RULES_CHECK,
+    every_ticker_is_refreshed,
+    sessions_are_complete,
+)
+from stocks_assets.defs.freshness import CHECK as FRESHNESS_CHECK
 from stocks_assets.defs.jobs import PROGRESS_LOGGER, REFRESH, refresh_runs
 from stocks_assets.defs.rebuild import REBUILD
 from stocks_assets.defs.universe import Applied, Roster, universe
@@ -28,6 +33,12 @@ from stocks_assets.domain.planner import Priority
 
 PROCESS_TAG = "stocks/process"
 _LISTINGS = tuple(dg.AssetKey([layer, LISTINGS.name]) for layer in ("bronze", "silver"))
+_CHECKS = (
+    every_ticker_is_refreshed.check_key.name,
+    sessions_are_complete.check_key.name,
+    RULES_CHECK,
+    FRESHNESS_CHECK,
+)
 
 Progress = Callable[[str], None]
 
@@ -192,7 +203,7 @@ def _root_cause(error: SerializableErrorInfo) -> str:
 
 
 def _is_check(step: str) -> bool:
-    return step.endswith((every_ticker_is_refreshed.check_key.name, RULES_CHECK))
+    return step.endswith(_CHECKS)
 
 
 def _own_mark() -> str:
