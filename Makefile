@@ -67,7 +67,7 @@ integration: $(VENV)/.dev ## Run the tests on real servers.
 test: lint types ## Everything that must pass: style, types, unit and integration tests.
 	@$(BIN)/pytest -n 2 --dist loadfile
 
-.PHONY: bench-shape bench-silver bench-gold bench-sensor
+.PHONY: bench-shape bench-silver bench-gold bench-sensor bench-backfill
 bench-shape: $(VENV)/.dev ## Measure how fast payloads are shaped.
 	@$(BIN)/python benchmarks/bench_shape.py $(ARGS)
 bench-silver: $(VENV)/.dev ## Measure silver loads against COPY and INSERT .. ON CONFLICT.
@@ -76,6 +76,8 @@ bench-gold: $(VENV)/.dev ## Measure gold: a full refresh of a big market, then t
 	@$(BIN)/python benchmarks/bench_gold.py $(ARGS)
 bench-sensor: $(VENV)/.dev ## Upload 10,000 objects while everything is killed at random; count what is loaded how often.
 	@$(BIN)/python benchmarks/bench_sensor.py $(ARGS)
+bench-backfill: $(VENV)/.dev ## Measure a backfill over the UI's API and the day after, against a run a ticker.
+	@$(BIN)/python benchmarks/bench_backfill.py $(ARGS)
 
 .PHONY: lock
 lock: $(UV) ## Lock the requirements anew.
