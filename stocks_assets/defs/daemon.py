@@ -2,9 +2,9 @@
 
 Dagster looks every thirty seconds and starts the next layer for whatever is there by then. A
 backfill of three layers waits so four times, and a layer that takes longer has its followers
-started in bits. Here the daemon looks every few seconds, and goes on with a backfill when one of
-its runs has ended: so each run of a layer is followed by one of the next. Started as `python -m`
-with the arguments of `dagster-daemon`.
+started in bits, a dozen runs and more. Here the daemon looks every few seconds, and goes on with a
+backfill when the runs that it has started have ended: so a layer is followed by the next, for all
+that succeeded. Started as `python -m` with the arguments of `dagster-daemon`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,21 +21,12 @@ _BACKFILL_TAG = "dagster/backfill"
 _go_on = backfill.execute_backfill_jobs
 
 
-class Ended:
-    """Remembers which runs of a backfill had ended when it was last looked after."""
-
-    def __init__(self) -> None:
-        self._seen: dict[str, frozenset[str]] = {}
-
-    def can_go_on(self, instance: dg.DagsterInstance, one: PartitionBackfill) -> bool:
-        """Tell whether there is something to do: a run has ended since, or none is at work."""
-        if one.status != BulkActionStatus.REQUESTED:
-            return True
-        runs = instance.get_runs(dg.RunsFilter(tags={_BACKFILL_TAG: one.backfill_id}))
-        ended = frozenset(run.run_id for run in runs if run.is_finished)
-        is_news = ended != self._seen.get(one.backfill_id)
-        self._seen[one.backfill_id] = ended
-        return is_news or len(ended) == len(runs)
+def can_go_on(instance: dg.DagsterInstance, one: PartitionBackfill) -> bool:
+    """Tell whether there is something to do: no run of the backfill waits or is at work."""
+    if one.status != BulkActionStatus.REQUESTED:
+        return True
+    runs = instance.get_runs(dg.RunsFilter(tags={_BACKFILL_TAG: one.backfill_id}))
+    return all(run.is_finished for run in runs)
 
 
 def _go_on_with_those_that_can(
@@ -45,11 +36,9 @@ def _go_on_with_those_that_can(
     **others: Any,  # noqa: ANN401
 ) -> Iterator[Any]:
     instance = workspace_process_context.instance
-    able = [one for one in backfill_jobs if _ended.can_go_on(instance, one)]
+    able = [one for one in backfill_jobs if can_go_on(instance, one)]
     yield from _go_on(workspace_process_context, logger, able, **others)
 
-
-_ended = Ended()
 
 if __name__ == "__main__":
     controller.DEFAULT_DAEMON_INTERVAL_SECONDS = SECONDS_BETWEEN_LOOKS

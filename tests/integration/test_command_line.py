@@ -413,24 +413,84 @@ def test_a_backfill_of_everything_takes_a_handful_of_runs(served):
         p={"assetSelection": keys, "allPartitions": True, "title": "everything"},
     )["launchPartitionBackfill"]
     assert launched["__typename"] == "LaunchBackfillSuccess", launched
-    deadline = time.monotonic() + 1500
-    while True:
-        backfill = graphql(
-            served,
-            "query ($id: String!) {partitionBackfillOrError(backfillId: $id) "
-            "{... on PartitionBackfill {status runs(limit: 50) {id status}}}}",
-            id=launched["backfillId"],
-        )["partitionBackfillOrError"]
-        if backfill["status"] not in ("REQUESTED", "IN_PROGRESS"):
-            break
-        assert time.monotonic() < deadline, backfill
-        time.sleep(1)
+    backfill = ended(served, launched["backfillId"])
     assert backfill["status"] == "COMPLETED_SUCCESS"
     assert {run["status"] for run in backfill["runs"]} == {"SUCCESS"}
     assert len(backfill["runs"]) < len(tickers)
     with psycopg.connect(served.status()["database_url"]) as connection:
         done = connection.execute("select distinct ticker from gold.fct_weekly_prices").fetchall()
     assert {row[0] for row in done} == set(tickers)
+
+
+def ended(served, backfill_id):
+    """Wait for a backfill and return its status, its runs and their tags."""
+    deadline = time.monotonic() + 1500
+    while True:
+        backfill = graphql(
+            served,
+            "query ($id: String!) {partitionBackfillOrError(backfillId: $id) "
+            "{... on PartitionBackfill {status runs(limit: 50) {id status tags {key value}}}}}",
+            id=backfill_id,
+        )["partitionBackfillOrError"]
+        if backfill["status"] not in ("REQUESTED", "IN_PROGRESS"):
+            return backfill
+        assert time.monotonic() < deadline, backfill
+        time.sleep(1)
+
+
+def statuses(served, *path):
+    """Return which partitions of an asset the UI shows as materialized, failed and missing."""
+    node = graphql(
+        served,
+        "query ($key: AssetKeyInput!) {assetNodeOrError(assetKey: $key) {... on AssetNode "
+        "{assetPartitionStatuses {... on DefaultPartitionStatuses "
+        "{materializedPartitions failedPartitions unmaterializedPartitions}}}}}",
+        key={"path": path},
+    )["assetNodeOrError"]["assetPartitionStatuses"]
+    return {name.removesuffix("Partitions"): set(found) for name, found in node.items()}
+
+
+def test_broken_tickers_of_a_backfill_are_failed_and_their_retry_is_one_run(served):
+    known = served.succeed("tickers", "list").split()
+    more = [ticker for ticker in SampleMarket().tickers(30) if ticker not in known][:2]
+    broken = ["NOPE1", "NOPE2", "NOPE3"]
+    served.succeed("tickers", "add", broken[0], more[0], broken[1], more[1], broken[2])
+    good = [*known, *more]
+    launched = graphql(
+        served,
+        "mutation ($p: LaunchBackfillParams!) {launchPartitionBackfill(backfillParams: $p) "
+        "{... on LaunchBackfillSuccess {backfillId}}}",
+        p={
+            "assetSelection": [
+                {"path": ["bronze", "companies"]},
+                {"path": ["silver", "companies"]},
+            ],
+            "allPartitions": True,
+        },
+    )["launchPartitionBackfill"]
+    backfill = ended(served, launched["backfillId"])
+    assert backfill["status"] == "COMPLETED_FAILED"
+    # The layer below went on for those that succeeded, though they are no neighbours, in one run.
+    assert sorted(run["status"] for run in backfill["runs"]) == ["FAILURE", "SUCCESS"]
+    bronze, silver = (
+        statuses(served, "bronze", "companies"),
+        statuses(served, "silver", "companies"),
+    )
+    assert bronze == {"materialized": set(good), "failed": set(broken), "unmaterialized": set()}
+    assert silver["materialized"] == set(good)
+    assert silver["failed"] | silver["unmaterialized"] == set(broken)
+
+    retried = graphql(
+        served,
+        "mutation ($p: ReexecutionParams!) {reexecutePartitionBackfill(reexecutionParams: $p) "
+        "{__typename ... on LaunchBackfillSuccess {backfillId} ... on PythonError {message}}}",
+        p={"parentRunId": launched["backfillId"], "strategy": "FROM_FAILURE"},
+    )["reexecutePartitionBackfill"]
+    retry = ended(served, retried["backfillId"])
+    (run,) = retry["runs"]
+    tags = {tag["key"]: tag["value"] for tag in run["tags"]}
+    assert tags["dagster/asset_partition_range_end"].split(",") == broken
+    assert statuses(served, "bronze", "companies") == bronze
 
 
 # Starting and ending

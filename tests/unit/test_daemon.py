@@ -4,7 +4,7 @@ import dagster as dg
 import pytest
 from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
 
-from stocks_assets.defs.daemon import Ended
+from stocks_assets.defs.daemon import can_go_on
 
 
 @pytest.fixture
@@ -30,29 +30,18 @@ def start(instance, name):
     return instance.add_run(run)
 
 
-def test_a_backfill_goes_on_when_one_of_its_runs_has_ended_and_not_before(instance):
-    ended, asked = Ended(), backfill("one")
-    assert ended.can_go_on(instance, asked)
-    first, second = start(instance, "one"), start(instance, "one")
+def test_a_backfill_goes_on_when_its_runs_have_ended_and_not_before(instance):
+    asked = backfill("one")
     start(instance, "another")
-    assert not ended.can_go_on(instance, asked)
+    assert can_go_on(instance, asked)
+    first, second = start(instance, "one"), start(instance, "one")
+    assert not can_go_on(instance, asked)
     instance.report_run_failed(first)
-    assert ended.can_go_on(instance, asked)
-    assert not ended.can_go_on(instance, asked)
+    assert not can_go_on(instance, asked)
     instance.report_run_canceled(second)
-    assert ended.can_go_on(instance, asked)
-    assert ended.can_go_on(instance, asked), "nothing is at work"
-
-
-def test_a_daemon_that_was_started_again_looks_at_once(instance):
-    start(instance, "one")
-    first = start(instance, "one")
-    instance.report_run_failed(first)
-    assert Ended().can_go_on(instance, backfill("one"))
+    assert can_go_on(instance, asked)
 
 
 def test_who_cancels_a_backfill_does_not_wait_for_its_runs(instance):
     start(instance, "one")
-    ended = Ended()
-    ended.can_go_on(instance, backfill("one"))
-    assert ended.can_go_on(instance, backfill("one", BulkActionStatus.CANCELING))
+    assert can_go_on(instance, backfill("one", BulkActionStatus.CANCELING))
