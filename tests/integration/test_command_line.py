@@ -25,6 +25,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from stocks_assets.defs.jobs import refresh_run
 from stocks_assets.domain.sample_market import SampleMarket
 from stocks_assets.stack.embedded import Endpoints
 
@@ -382,6 +383,51 @@ def test_a_killed_run_does_not_hold_its_place_in_the_queue(served):
     assert graphql(served, unfinished)["runsOrError"]["results"]
     served.succeed("tickers", "list")
     assert graphql(served, unfinished)["runsOrError"]["results"] == []
+
+
+def test_a_run_whose_process_was_killed_is_started_again_by_itself(served):
+    tickers = served.succeed("tickers", "list").split()
+    run_config, tags = refresh_run(tickers, tickers)
+    launched = graphql(
+        served,
+        "mutation ($p: ExecutionParams!) {launchRun(executionParams: $p) "
+        "{__typename ... on LaunchRunSuccess {run {runId}} ... on PythonError {message}}}",
+        p={
+            "selector": {
+                "repositoryName": "__repository__",
+                "repositoryLocationName": "stocks_assets",
+                "jobName": "refresh",
+            },
+            "runConfigData": run_config,
+            "executionMetadata": {"tags": [{"key": k, "value": v} for k, v in tags.items()]},
+        },
+    )["launchRun"]["run"]["runId"]
+
+    def runs():
+        found = graphql(
+            served,
+            '{runsOrError(filter: {pipelineName: "refresh"}, limit: 5) '
+            "{... on Runs {results {runId rootRunId status}}}}",
+        )["runsOrError"]["results"]
+        return {run["runId"]: run for run in found}
+
+    deadline = time.monotonic() + 300
+    while runs()[launched]["status"] != "STARTED":
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    code = psutil.Process(served.running()["code-location"])
+    for process in [code, *code.children(recursive=True)]:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    assert runs()[launched]["status"] == "STARTED"
+    served.succeed("up", "--detach")
+    while True:
+        retries = [run for run in runs().values() if run["rootRunId"] == launched]
+        if any(run["status"] == "SUCCESS" for run in retries if run["runId"] != launched):
+            break
+        assert time.monotonic() < deadline, retries
+        time.sleep(0.5)
+    assert runs()[launched]["status"] == "FAILURE"
 
 
 def test_the_status_for_scripts_opens_what_runs(served):
