@@ -7,6 +7,8 @@ Starts the platform as `stocks up` does, in a folder of its own, once a size of 
    the schedule asks for;
 3. for comparison, the naive way: one run a ticker from bronze to gold, of a few, extrapolated.
 
+4. how long the UI takes to answer, and a tick of each schedule and sensor.
+
 Of each it counts the processes that were started and splits the time: bronze, load (silver), dbt
 (gold), and what is none of them, orchestration. The vendor's own time is that of making the replies
 of the day. Writes a table and a plot; the last line is one JSON object.
@@ -24,7 +26,7 @@ import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 
 import httpx
@@ -35,6 +37,7 @@ import psycopg
 
 from stocks_assets.adapters.sources.sample import SampleSource
 from stocks_assets.defs.jobs import refresh_runs
+from stocks_assets.domain.calendar import NEW_YORK
 from stocks_assets.domain.datasets import DAILY_BARS, DATASETS
 from stocks_assets.domain.outcomes import Data
 from stocks_assets.domain.sample_market import SampleMarket
@@ -42,6 +45,7 @@ from stocks_assets.domain.sample_market import SampleMarket
 mpl.use("Agg")
 STOCKS = Path(sys.executable).with_name("stocks")
 DAY, NEXT_DAY = date(2026, 11, 19), date(2026, 11, 20)
+NEXT_DAY_AT = datetime(2026, 11, 20, 18, 30, tzinfo=NEW_YORK)
 LAYERS = ("bronze", "silver", "gold")
 # What a run of one ticker has: the graph's assets that have tickers.
 ONCE = (["silver", "exchange_calendar"], ["staging", "stg_exchange_calendar"], ["gold", "dim_date"])
@@ -51,6 +55,25 @@ RUNS = """query ($filter: RunsFilter!) {runsOrError(filter: $filter, limit: 2000
         runId status creationTime startTime endTime stepStats {stepKey startTime endTime}}}}}"""
 BACKFILL = """query ($id: String!) {partitionBackfillOrError(backfillId: $id) {
     ... on PartitionBackfill {status numPartitions}}}"""
+UI = {
+    "graph of all assets": """{assetNodes {assetKey {path} groupName isPartitioned kinds
+        dependencyKeys {path} freshnessPolicy {__typename}}}""",
+    "partitions of an asset": """query ($key: AssetKeyInput!) {assetNodeOrError(assetKey: $key) {
+        ... on AssetNode {partitionKeys assetPartitionStatuses {... on DefaultPartitionStatuses {
+        materializedPartitions failedPartitions unmaterializedPartitions}}}}}""",
+    "overview of an asset": """query ($key: AssetKeyInput!) {assetNodeOrError(assetKey: $key) {
+        ... on AssetNode {assetMaterializations(limit: 100) {partition timestamp}
+        partitionStats {numMaterialized numFailed numPartitions}}}}""",
+    "status of all assets": """{assetNodes {assetKey {path} partitionStats {numMaterialized numFailed
+        numPartitions} assetMaterializations(limit: 1) {timestamp}}}""",
+    "runs": "{runsOrError(limit: 25) {... on Runs {results {runId status tags {key value}}}}}",
+}
+SENSOR = """query ($of: SensorSelector!) {sensorOrError(sensorSelector: $of) {
+    ... on Sensor {sensorState {ticks(limit: 50) {timestamp endTimestamp status}}}}}"""
+SCHEDULE = """mutation ($of: ScheduleSelector!, $at: Float!) {
+    scheduleDryRun(selectorData: $of, timestamp: $at) {__typename ... on DryRunInstigationTick {
+        evaluationResult {runRequests {runKey} skipReason error {message}}}
+        ... on PythonError {message}}}"""
 LAUNCH = """mutation ($p: ExecutionParams!) {launchRun(executionParams: $p) {
     __typename ... on LaunchRunSuccess {run {runId}} ... on PythonError {message}
     ... on RunConfigValidationInvalid {errors {message}}}}"""
@@ -261,6 +284,7 @@ def measure(size, options) -> dict:
         if status != "COMPLETED_SUCCESS" or found < size * 0.9:
             raise RuntimeError(f"{status}, {found} of {size} tickers in gold; see {stack.home}")
         rows = stack.rows()
+        waits = {"ui_seconds": ui_seconds(stack), "tick_seconds": tick_seconds(stack)}
         daily = next_session(stack, options)
         return {
             "tickers": size,
@@ -269,8 +293,37 @@ def measure(size, options) -> dict:
             "processes": processes.started,
             "runs": len(runs),
             "shares": shares(runs, seconds),
+            **waits,
             **daily,
         }
+
+
+def ui_seconds(stack) -> dict[str, float]:
+    """Return how long the queries behind the UI's pages take."""
+    key = {"path": ["gold", "fct_daily_prices"]}
+    found = {}
+    for name, query in UI.items():
+        began = time.perf_counter()
+        stack.ask(query, **({"key": key} if "$key" in query else {}))
+        found[name] = time.perf_counter() - began
+    return found
+
+
+def tick_seconds(stack) -> dict[str, float]:
+    """Return how long a tick takes: of sensors the longest lately, of schedules one made now."""
+    found = {}
+    for name in ("objects_arrived", "files_dropped"):
+        selector = {**LOCATION, "sensorName": name}
+        ticks = stack.ask(SENSOR, of=selector)["sensorOrError"]["sensorState"]["ticks"]
+        found[name] = max(t["endTimestamp"] - t["timestamp"] for t in ticks if t["endTimestamp"])
+    for name in ("after_the_close", "catch_up"):
+        began = time.perf_counter()
+        at = NEXT_DAY_AT.timestamp()
+        tick = stack.ask(SCHEDULE, of={**LOCATION, "scheduleName": name}, at=at)["scheduleDryRun"]
+        if tick.get("evaluationResult") is None or tick["evaluationResult"]["error"]:
+            raise RuntimeError(json.dumps(tick))
+        found[name] = time.perf_counter() - began
+    return found
 
 
 def next_session(stack, options) -> dict:
@@ -414,6 +467,9 @@ def report(results, naive, options) -> None:
             f"{'':>15}the day after, in {result['daily_runs']} runs: {daily} s, "
             f"of which the vendor {result['daily_vendor_seconds']:.1f} s"
         )
+        for what in ("ui_seconds", "tick_seconds"):
+            said = ", ".join(f"{name} {value:.2f}" for name, value in result[what].items())
+            print(f"{'':>15}{what.partition('_')[0]}: {said} s")
     if not options.naive:
         return
     print(
