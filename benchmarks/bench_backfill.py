@@ -64,8 +64,8 @@ UI = {
     "overview of an asset": """query ($key: AssetKeyInput!) {assetNodeOrError(assetKey: $key) {
         ... on AssetNode {assetMaterializations(limit: 100) {partition timestamp}
         partitionStats {numMaterialized numFailed numPartitions}}}}""",
-    "status of all assets": """{assetNodes {assetKey {path} partitionStats {numMaterialized numFailed
-        numPartitions} assetMaterializations(limit: 1) {timestamp}}}""",
+    "status of all assets": """{assetNodes {assetKey {path} assetMaterializations(limit: 1)
+        {timestamp} partitionStats {numMaterialized numFailed numPartitions}}}""",
     "runs": "{runsOrError(limit: 25) {... on Runs {results {runId status tags {key value}}}}}",
 }
 SENSOR = """query ($of: SensorSelector!) {sensorOrError(sensorSelector: $of) {
