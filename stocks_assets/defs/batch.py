@@ -7,12 +7,15 @@ writes no asset events of its own, so those written here are the whole record, t
 one another in one run, and what failed is judged at the end (`checks.every_ticker_is_refreshed`).
 """
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
+from uuid import uuid4
 
 import dagster as dg
+from dagster._core.events import DagsterEvent, DagsterEventBatchMetadata
 from pydantic import Field
 
 from stocks_assets.adapters.bronze import Failed, Skipped, Waiting
@@ -25,6 +28,8 @@ DEFER_ASSET_EVENTS = "dagster/defer_asset_events"
 DATA_VERSION = "dagster/data_version"
 # No more than so many reasons are shown in one place; all of them are in ops.failures.
 _SHOWN = 50
+# A process that is killed loses the events of no more than that; what they tell of is done.
+_SECONDS_TOGETHER = 1.0
 
 Event = dg.AssetMaterialization | dg.MaterializeResult[Any]
 
@@ -104,7 +109,7 @@ def record(
     *,
     expected: int,
 ) -> Iterator[Event]:
-    """Turn results into the events of their partitions, as they come.
+    """Turn results into the events of their partitions, as they come, a second's worth at a time.
 
     What the source has nothing of is recorded as such, so that what follows does not wait for it.
     A ticker that has to wait, as no call is left for it, has no event: nothing failed.
@@ -116,8 +121,10 @@ def record(
     deferred = is_deferred(context)
     alone = not deferred and expected == 1
     undone: list[Failed | Waiting] = []
+    ready: list[dg.AssetMaterialization] = []
+    since = time.monotonic()
     asset = context.asset_key.to_user_string()
-    for number, result in enumerate(results, start=1):
+    for number, result in enumerate(_to_the_last(results, context, ready), start=1):
         about = {"dataset": asset, "ticker": result.ticker}
         match result:
             case Failed() | Waiting():
@@ -138,17 +145,45 @@ def record(
                 metadata=done.metadata, data_version=dg.DataVersion(done.data_version)
             )
         else:
-            yield dg.AssetMaterialization(
+            materialization = dg.AssetMaterialization(
                 asset_key=context.asset_key,
                 partition=done.ticker or None,
                 metadata=done.metadata,
                 tags={DATA_VERSION: done.data_version},
             )
+            ready.append(materialization)
+        if time.monotonic() - since > _SECONDS_TOGETHER:
+            write_together(context, ready)
+            since = time.monotonic()
         if number % 100 == 0:
-            context.log.info(f"{asset}: {number} of {expected} tickers")
+            context.log.info(f"{asset}: {number} of {expected} tickers", extra={"dataset": asset})
     _judge(context, warehouse, undone, expected)
     if deferred:
         yield dg.MaterializeResult()
+
+
+def _to_the_last(
+    results: Iterator[Done | Skipped | Failed | Waiting],
+    context: dg.AssetExecutionContext,
+    ready: list[dg.AssetMaterialization],
+) -> Iterator[Done | Skipped | Failed | Waiting]:
+    """Yield the results; however they end, what is ready is written: it is done."""
+    try:
+        yield from results
+    finally:
+        write_together(context, ready)
+
+
+def write_together(context: dg.AssetExecutionContext, ready: list[dg.AssetMaterialization]) -> None:
+    """Write the events and empty the list; yielded, each would be two transactions of its own."""
+    batch = str(uuid4())
+    for number, materialization in enumerate(ready, start=1):
+        DagsterEvent.asset_materialization(
+            context.get_step_execution_context(),
+            materialization,
+            DagsterEventBatchMetadata(batch, number == len(ready)),
+        )
+    ready.clear()
 
 
 def _judge(

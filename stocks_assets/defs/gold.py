@@ -29,7 +29,13 @@ from stocks_assets.adapters.dbt_project import (
 )
 from stocks_assets.adapters.relations import describe
 from stocks_assets.adapters.warehouse import Warehouse
-from stocks_assets.defs.batch import Batch, is_deferred, names_tickers, tickers_of
+from stocks_assets.defs.batch import (
+    Batch,
+    is_deferred,
+    names_tickers,
+    tickers_of,
+    write_together,
+)
 from stocks_assets.defs.bronze import OWNERS
 from stocks_assets.defs.partitions import TICKERS
 from stocks_assets.defs.retries import retried
@@ -140,7 +146,7 @@ def gold_assets(*, tickers_per_run: int) -> dg.AssetsDefinition:
         events = _build(context, dbt, warehouse, tickers, command=command, built_by=built_by)
         for event in events:
             if deferred and isinstance(event, dg.Output):
-                yield from _materializations(context, event, tickers or [])
+                write_together(context, list(_materializations(context, event, tickers or [])))
             yield event
 
     return gold
