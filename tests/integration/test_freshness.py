@@ -71,7 +71,7 @@ def proves_all_rows(world):
     assert job.execute_in_process(instance=world.instance, tags=tags).success
     with world.warehouse.connect() as connection:
         connection.execute(
-            "update gold.fct_daily_prices set volume = -1 where ticker = %s and session_date = "
+            "update gold.fct_daily_prices set split_index = -1 where ticker = %s and session_date = "
             "(select min(session_date) from gold.fct_daily_prices where ticker = %s)",
             (LAGGARD, LAGGARD),
         )
