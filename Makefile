@@ -95,6 +95,8 @@ bench-workers: $(VENV)/.dev ## Measure a backfill on one Celery worker, then on 
 	@$(BIN)/python benchmarks/bench_workers.py $(ARGS)
 bench-report: $(VENV)/.dev ## Measure the market report and the pictures in the UI.
 	@$(BIN)/python benchmarks/bench_report.py $(ARGS)
+bench-backfill: $(VENV)/.dev ## Measure a backfill over the UI's API and the day after, against a run a ticker.
+	@$(BIN)/python benchmarks/bench_backfill.py $(ARGS)
 
 .PHONY: lock
 lock: $(UV) ## Lock the requirements anew.

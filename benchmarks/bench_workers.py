@@ -105,7 +105,7 @@ class Platform:
             "STOCKS_HOME": str(self._home),
             "STOCKS_LAUNCHER": "celery",
             "STOCKS_CELERY_BROKER_URL": redis_url,
-            "STOCKS_CONCURRENT_RUNS": "4",
+            "STOCKS_RUNS_AT_ONCE": "4",
             # Silver's runs take one more.
             "STOCKS_TICKERS_PER_RUN": str(options.tickers - 1),
         }

@@ -644,7 +644,7 @@ def _refresh(platform: Platform, headless: "Headless", tickers: list[str]) -> in
     """Refresh `tickers`, say what came of it, and return the exit status."""
     started = time.monotonic()
     out.print(f"[bold]Refreshing {len(tickers)} tickers[/], from bronze to gold:")
-    report = headless.refresh(tickers, say)
+    report = headless.refresh(tickers, say, at_most=platform.tickers_per_run)
     seconds = time.monotonic() - started
     if report.error is not None:
         err.print(

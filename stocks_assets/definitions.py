@@ -14,6 +14,8 @@ from stocks_assets.defs import (
     arrivals,
     catch_up,
     checks,
+    extras,
+    freshness,
     inbox,
     jobs,
     launch,
@@ -52,8 +54,9 @@ def build_defs(
     launcher: Launcher = "in_process",
 ) -> dg.Definitions:
     """Return the definitions on top of `resources`."""
-    return dg.Definitions(
-        assets=[
+    [gold, *assets] = freshness.with_policies(
+        [
+            gold_assets(tickers_per_run=tickers_per_run),
             *bronze_assets(
                 tickers_per_run=tickers_per_run,
                 fetch_threads=fetch_threads,
@@ -61,13 +64,16 @@ def build_defs(
             ),
             inbox.bronze_inbox,
             *silver_assets(tickers_per_run=tickers_per_run, ui_charts=ui_charts),
-            gold_assets(tickers_per_run=tickers_per_run),
             *access.access_assets(tickers_per_run=tickers_per_run),
             report_asset(reports_kept=reports_kept),
-        ],
+        ]
+    )
+    return dg.Definitions(
+        assets=[*assets, gold],
         asset_checks=[
             checks.every_ticker_is_refreshed,
             checks.sessions_are_complete,
+            *freshness.freshness_checks(),
             *checks.silver_checks(tolerated_share=tolerated_rejected_share),
         ],
         jobs=[
@@ -75,9 +81,15 @@ def build_defs(
             jobs.load_job,
             jobs.export_job,
             rebuild.rebuild_job,
+            extras.prove_job(gold),
             universe.universe_job,
         ],
-        schedules=[jobs.after_the_close, catch_up.catch_up],
+        schedules=[
+            jobs.after_the_close,
+            catch_up.catch_up,
+            extras.every_week,
+            extras.every_month,
+        ],
         sensors=[
             inbox.files_dropped,
             arrivals.arrivals_sensor(registers_unknown=register_arrivals),

@@ -1,6 +1,7 @@
 """The whole platform on one machine: servers, Dagster's processes, and work without a UI."""
 
 import hashlib
+import json
 import os
 import socket
 import subprocess
@@ -58,18 +59,23 @@ storage:
     module: stocks_assets.defs.storage
     class: PooledPostgresStorage
     config:
-      postgres_url: {env: STOCKS_DAGSTER_STORAGE_URL}
-run_coordinator: {module: stocks_assets.defs.launch, class: SettingsRunQueue}
-run_launcher: {module: stocks_assets.defs.launch, class: SettingsRunLauncher}
+      postgres_url: {{env: STOCKS_DAGSTER_STORAGE_URL}}
+run_coordinator: {{module: stocks_assets.defs.launch, class: SettingsRunQueue}}
+run_launcher: {{module: stocks_assets.defs.launch, class: SettingsRunLauncher}}
 run_monitoring:
   enabled: true
   poll_interval_seconds: 15
   start_timeout_seconds: 7200
-run_retries: {enabled: true}
 retention:
-  schedule: {purge_after_days: 90}
+  schedule: {{purge_after_days: 90}}
   sensor:
-    purge_after_days: {skipped: 7, failure: 30, success: 90}
+    purge_after_days: {{skipped: 7, failure: 30, success: 90}}
+# Only runs whose process is gone; steps have a policy of their own (stocks_assets/defs/retries.py).
+run_retries: {{enabled: true, max_retries: {max_retries}, retry_on_asset_or_op_failure: false}}
+python_logs:
+  dagster_handler_config:
+    handlers:
+      runs: {handler}
 telemetry:
   enabled: false
 nux:
@@ -117,6 +123,11 @@ class Platform:
     def curated_bucket(self) -> str:
         """The bucket that gold is exported to."""
         return self._settings.curated_bucket
+
+    @property
+    def tickers_per_run(self) -> int:
+        """How many tickers share a run at most."""
+        return self._settings.tickers_per_run
 
     def up(self, progress: Progress) -> str:
         """Start what does not run yet and return the URL of the UI.
@@ -168,15 +179,19 @@ class Platform:
         for bucket in buckets:
             with ObjectStore(connections.s3_owner, bucket) as store:
                 store.ensure_bucket()
-        self._write_dagster_yaml()
+        self._write_dagster_yaml(self._run_log())
         return connections
 
-    def _write_dagster_yaml(self) -> None:
+    def _write_dagster_yaml(self, log: Path | None) -> None:
+        """Write it where it says something else; runs log to the file `log`, or on the console."""
         path = self._dagster_home / "dagster.yaml"
-        if not _says(path, _DAGSTER_YAML):
+        kind = f"RunLog, filename: {json.dumps(str(log))}" if log else "RunLines"
+        handler = f"{{class: stocks_assets.defs.logs.{kind}, level: INFO}}"
+        text = _DAGSTER_YAML.format(max_retries=3, handler=handler)
+        if not _says(path, text):
             with homes.working_in(self._settings.home):
                 self._dagster_home.mkdir(parents=True, exist_ok=True)
-                homes.write_private(path, _DAGSTER_YAML)
+                homes.write_private(path, text)
 
     def _prepare_database(self, connections: Connections) -> None:
         """Make databases, tables and roles ready; who only does the work finds them made."""
@@ -198,6 +213,13 @@ class Platform:
         roles.prepare(owns_passwords=is_ours)
         roles.prepare_dagster(owns_passwords=is_ours)
         ensure_database(connections.dagster_database_url)
+
+    def _run_log(self) -> Path:
+        """Return where runs log to; a file that has grown too long is kept beside it."""
+        log = processes.log_path(self._settings.home, "runs")
+        log.parent.mkdir(exist_ok=True)
+        processes.turn_over(log)
+        return log
 
     def _reader(self) -> "Reader":
         from stocks_assets.adapters.reader import Reader
@@ -447,7 +469,7 @@ class Platform:
         arguments = {
             Service.CODE_LOCATION: ["dagster", "code-server", "start", *_CODE_MODULE, *location],
             Service.WEBSERVER: [_WEBSERVER_MODULE, "-h", host, "-p", str(port), *workspace],
-            Service.DAEMON: ["dagster._daemon", "run", *workspace],
+            Service.DAEMON: ["stocks_assets.defs.daemon", "run", *workspace],
         }[service]
         if service is Service.CODE_LOCATION:
             from stocks_assets.adapters.dbt_project import ensure_manifest
@@ -471,7 +493,7 @@ class Platform:
     def _enter(self) -> None:
         """Set what one of Dagster's processes needs, for this one."""
         homes.prepare(self._settings.home)
-        self._write_dagster_yaml()
+        self._write_dagster_yaml(None)
         storage = self._settings.dagster_database_url
         if self._settings.brings_database and storage is not None:
             # All that the web server is told.
@@ -499,7 +521,7 @@ class Platform:
         make_worker(self._settings)
         homes.prepare(self._settings.home)
         connections = find_connections(self._settings)
-        self._write_dagster_yaml()
+        self._write_dagster_yaml(None)
         os.environ.update(self._environment(connections))
         with dbt_environment(_warehouse(connections), None):
             ensure_manifest()
@@ -627,7 +649,8 @@ class Platform:
                 ports=listens,
             )
 
-        location = ["-s", str(code_socket), "--location-name", CODE_LOCATION]
+        logs = ["--log-format", "json"] if self._settings.log_format == "json" else []
+        location = [*logs, "-s", str(code_socket), "--location-name", CODE_LOCATION]
         code = start(
             _CODE,
             ["dagster", "code-server", "start", *_CODE_MODULE, *location],
@@ -635,10 +658,13 @@ class Platform:
         self._wait_for(code, lambda: _accepts(code_socket))
         server = start(
             _WEBSERVER,
-            [_WEBSERVER_MODULE, "-h", "127.0.0.1", "-p", str(ui_port), "-w", str(workspace)],
+            [
+                *(_WEBSERVER_MODULE, "-h", "127.0.0.1", *logs),
+                *("-p", str(ui_port), "-w", str(workspace)),
+            ],
             http=ui_port,
         )
-        start(_DAEMON, ["dagster._daemon", "run", "-w", str(workspace)])
+        start(_DAEMON, ["stocks_assets.defs.daemon", "run", "-w", str(workspace), *logs])
         self._wait_for(
             server,
             # Somebody else may listen there and even give the right answers.

@@ -129,10 +129,15 @@ class Settings(BaseSettings):
     ui_password: SecretStr | None = Field(None, validation_alias="STOCKS_UI_PASSWORD")
     ui_port: int | None = Field(None, validation_alias="STOCKS_UI_PORT", ge=1, le=65535)
     launcher: Launcher = Field("in_process", validation_alias="STOCKS_LAUNCHER")
-    concurrent_runs: int = Field(2, validation_alias="STOCKS_CONCURRENT_RUNS", ge=1, le=1000)
     celery_broker_url: SecretStr | None = Field(None, validation_alias="STOCKS_CELERY_BROKER_URL")
     celery_backend_url: SecretStr | None = Field(None, validation_alias="STOCKS_CELERY_BACKEND_URL")
+    sample_first_session: date | None = Field(None, validation_alias="STOCKS_SAMPLE_FIRST_SESSION")
+    sample_last_session: date | None = Field(None, validation_alias="STOCKS_SAMPLE_LAST_SESSION")
     tickers_per_run: int = Field(500, validation_alias="STOCKS_TICKERS_PER_RUN", ge=1)
+    log_format: Literal["keyvalue", "json"] = Field(
+        "keyvalue", validation_alias="STOCKS_LOG_FORMAT"
+    )
+    runs_at_once: int = Field(2, validation_alias="STOCKS_RUNS_AT_ONCE", ge=1, le=1000)
     intraday_months: int = Field(0, validation_alias="STOCKS_INTRADAY_MONTHS", ge=0, le=300)
     inbox_max_mb: int = Field(100, validation_alias="STOCKS_INBOX_MAX_MB", ge=1, le=2000)
     tolerated_rejected_share: float = Field(
@@ -228,7 +233,7 @@ class Settings(BaseSettings):
             raise ValueError("STOCKS_LAUNCHER=celery needs STOCKS_CELERY_BROKER_URL")
         return self
 
-    @field_validator("replay_vintage", mode="before")
+    @field_validator("replay_vintage", "sample_first_session", "sample_last_session", mode="before")
     @classmethod
     def _is_date(cls, value: object) -> object:
         # Left to itself pydantic takes 20240415 for seconds since 1970.

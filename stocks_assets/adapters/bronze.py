@@ -14,6 +14,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from stocks_assets.adapters.bronze_index import LATE_DAYS, BronzeIndex, Look, PostgresKeeper
 from stocks_assets.adapters.object_store import LARGEST_FILE, ObjectStore
 from stocks_assets.adapters.sources.port import Source
+from stocks_assets.adapters.transient import is_transient
 from stocks_assets.adapters.warehouse import FetchJournal, Warehouse
 from stocks_assets.domain.bronze_key import BronzeKey, QuarantineKey, content_hash
 from stocks_assets.domain.datasets import DATASETS, LARGEST_REPLY, Call, Dataset
@@ -42,10 +43,11 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """A ticker that could not be done, and why."""
+    """A ticker that could not be done, why, and whether that may pass by itself in a moment."""
 
     ticker: str
     reason: str
+    may_pass: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +114,18 @@ class BronzeStore:
         for key in self._warehouse.objects([dataset.name for dataset in datasets], tickers):
             found[key.ticker].append(key)
         return found
+
+    def known(self, dataset: Dataset, calls: Sequence[Call]) -> Iterator[tuple[Call, Result]]:
+        """Yield what is known of `calls` that were answered before, without making them."""
+        newest = self.newest(dataset, list({call.ticker for call in calls}))
+        for call in calls:
+            key = newest.get(call)
+            yield (
+                call,
+                Skipped(call.ticker, "it was answered so a moment ago")
+                if key is None
+                else Stored(call.ticker, key, False, 0, ""),
+            )
 
     def read(self, key: BronzeKey) -> bytes:
         """Return the reply that is kept under `key`, as it came.
@@ -189,7 +203,11 @@ class BronzeStore:
                 kind, result = type(outcome).__name__, self._keep(outcome, call, newest)
             except (ClientError, BotoCoreError) as error:
                 kind, self._is_closed = "NotStored", True
-                result = Failed(call.ticker, f"the bucket did not take the reply: {error}")
+                result = Failed(
+                    call.ticker,
+                    f"the bucket did not take the reply: {error}",
+                    may_pass=is_transient(error),
+                )
             if not isinstance(result, Waiting):
                 key = result.key if isinstance(result, Stored) and result.is_new else None
                 reason = None if isinstance(result, Stored) else result.reason

@@ -19,6 +19,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from stocks_assets.adapters import loader
 from stocks_assets.adapters.bronze import BronzeStore, Failed, Skipped, Waiting
 from stocks_assets.adapters.silver_store import SCHEMA, Origin, SilverStore, Withdrawn, is_too_short
+from stocks_assets.adapters.transient import is_transient
 from stocks_assets.adapters.warehouse import RejectedRow, SilverLoad, Warehouse
 from stocks_assets.domain.bronze_key import BronzeKey
 from stocks_assets.domain.calendar import exchange_calendar_frame
@@ -276,12 +277,13 @@ class _Refusal:
     """Why nothing is taken of a payload.
 
     `key` is the object that could not be read, if that is why; `may_come` tells that it is no
-    fault of the object.
+    fault of the object, `may_pass` that it is worth another try in a moment.
     """
 
     reason: str
     key: BronzeKey | None = None
     may_come: bool = False
+    may_pass: bool = False
 
 
 @dataclass(slots=True)
@@ -325,6 +327,7 @@ class _Progress:
     state: Objects
     failed: dict[str, str] = field(default_factory=dict)
     is_stopped: bool = False
+    may_pass: bool = False
     load: SilverLoad | None = None
     changes: Counter[str] = field(default_factory=Counter)
     rejected: dict[str, list[RejectedRow]] = field(default_factory=dict)
@@ -332,7 +335,7 @@ class _Progress:
     def result(self, ticker: str) -> Loaded | Failed:
         """Return what came of the ticker."""
         if self.failed or self.load is None:
-            return Failed(ticker, "; ".join(self.failed.values()))
+            return Failed(ticker, "; ".join(self.failed.values()), may_pass=self.may_pass)
         return Loaded(
             self.load,
             list(self.rejected),
@@ -425,7 +428,7 @@ class _Loading:
             except (*_DAMAGED, *_NOT_HAD) as error:
                 if _is_of_object(error):
                     return _Refusal(f"{_DAMAGED_REASON}{error}", key)
-                return _Refusal(str(error), key, may_come=True)
+                return _Refusal(str(error), key, may_come=True, may_pass=is_transient(error))
         return payloads
 
     def merge(self, parts: Mapping[str, _Part]) -> None:
@@ -555,7 +558,7 @@ class _Loading:
             if refusal.key and (
                 refusal.may_come or self.is_rebuild or refusal.key not in new.values()
             ):
-                progress.is_stopped = True
+                progress.is_stopped, progress.may_pass = True, refusal.may_pass
                 progress.failed[refusal.key.payload_name] = f"{refusal.reason} ({refusal.key})"
                 # What has never been loaded, a rebuild can do without the next time.
                 if not refusal.may_come and not self._was_loaded(refusal.key):

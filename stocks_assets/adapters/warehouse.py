@@ -593,6 +593,12 @@ class Warehouse:
                 ).fetchone()
             )
 
+    def forget_passed_tests(self) -> None:
+        """Have dbt's tests look at all rows the next time, whatever they have passed before."""
+        if not self.missing_relations(["ops.gold_passed_tests"]):
+            with self.connect() as connection:
+                connection.execute("delete from ops.gold_passed_tests")
+
     def newest_gold_change(self) -> int | None:
         """Return the number of the newest change that gold's models have noted, if any."""
         with self.connect() as connection, connection.cursor(row_factory=scalar_row) as cursor:
@@ -659,6 +665,18 @@ class Warehouse:
                 (list(tickers),),
             ).fetchall()
         return [Holding(*row) for row in rows]
+
+    def newest_sessions(self, relation: str, tickers: Sequence[str]) -> dict[str, date]:
+        """Return the newest `session_date` of each of `tickers` that `relation` has, if any."""
+        if self.missing_relations([relation]):
+            return {}
+        statement = SQL(
+            "select ticker, newest from unnest(%s::text[]) as asked (ticker) cross join lateral "
+            "(select max(session_date) as newest from {} as bars where bars.ticker = asked.ticker) "
+            "as found where newest is not null"
+        ).format(Identifier(*relation.split(".")))
+        with self.connect() as connection:
+            return dict(connection.execute(statement, (list(tickers),)).fetchall())
 
     def stored_sessions(self, tickers: Sequence[str]) -> dict[str, list[date]]:
         """Return the dates of the daily bars of `tickers`, oldest first."""

@@ -31,6 +31,7 @@ from stocks_assets.defs.batch import (
 from stocks_assets.defs.bronze import OWNERS
 from stocks_assets.defs.jobs import ACCESS, EXPORT, LOAD, REFRESH, UNFINISHED, refresh_run
 from stocks_assets.defs.partitions import TICKERS
+from stocks_assets.defs.retries import retried
 from stocks_assets.defs.universe import universe
 from stocks_assets.domain.arrivals import pause
 from stocks_assets.domain.exports import ExportedTable, exported_tables
@@ -67,6 +68,7 @@ def _by_ticker(
         backfill_policy=dg.BackfillPolicy.multi_run(tickers_per_run),
         output_required=False,
     )
+    @retried
     def export_tickers(
         context: dg.AssetExecutionContext,
         batch: Batch,
@@ -115,6 +117,7 @@ def _whole(tables: Sequence[ExportedTable], digest: str) -> dg.AssetsDefinition:
         owners=OWNERS,
         output_required=False,
     )
+    @retried
     def export_whole(
         context: dg.AssetExecutionContext, curated: dg.ResourceParam[Curated]
     ) -> Iterator[Event]:

@@ -14,8 +14,9 @@ from stocks_assets.adapters.arrivals import Arrivals
 from stocks_assets.adapters.bronze import BronzeStore
 from stocks_assets.adapters.bronze_index import Look
 from stocks_assets.adapters.warehouse import Warehouse
-from stocks_assets.defs.batch import DEFER_ASSET_EVENTS, RANGE_END, RANGE_START
-from stocks_assets.defs.jobs import LOAD, refresh_run
+from stocks_assets.defs.batch import DEFER_ASSET_EVENTS
+from stocks_assets.defs.jobs import LOAD, request_runs
+from stocks_assets.defs.partitions import tickers_of_tags
 from stocks_assets.defs.universe import Roster, universe
 from stocks_assets.domain.arrivals import Busy, LoadPlan, Notice, Unloaded, plan_loads
 from stocks_assets.domain.datasets import LISTINGS, MARKET
@@ -27,7 +28,6 @@ _SHOWN = 50
 _BEGINS_WITHIN = timedelta(minutes=5)
 # The newest ones; one that still runs is among them.
 _BACKFILLS = 25
-_PARTITION = "dagster/partition"
 _QUARANTINE = dg.AssetKey(["bronze", "quarantine"])
 _MARKET_ASSETS = [dg.AssetKey(["silver", LISTINGS.name])]
 _WAITING = (dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED)
@@ -83,11 +83,10 @@ def arrivals_sensor(*, registers_unknown: bool) -> dg.SensorDefinition:
 
 
 def _requests(plan: LoadPlan, members: Sequence[str]) -> Iterator[dg.RunRequest]:
-    """Yield the run that loads what is new: another for other objects, or another attempt."""
+    """Yield the runs that load what is new: others for other objects, or another attempt."""
     run_key = hashlib.sha256(" ".join(plan.marks).encode()).hexdigest()[:32]
     if plan.tickers:
-        run_config, tags = refresh_run(plan.tickers, members)
-        yield dg.RunRequest(run_key=run_key, run_config=run_config, tags=tags)
+        yield from request_runs(run_key, plan.tickers, members)
     elif plan.has_market:
         yield dg.RunRequest(
             run_key=run_key, tags={DEFER_ASSET_EVENTS: "true"}, asset_selection=_MARKET_ASSETS
@@ -125,12 +124,7 @@ def tickers_of_run(
     batch = run_config.get("resources", {}).get("batch", {}).get("config", {}).get("tickers")
     if batch:
         return list(batch)
-    if _PARTITION in tags:
-        return [tags[_PARTITION]]
-    first, last = tags.get(RANGE_START), tags.get(RANGE_END)
-    if first in members and last in members:
-        return list(members[members.index(first) : members.index(last) + 1])
-    return []
+    return tickers_of_tags(tags, members)
 
 
 def _describe(look: Look, plan: LoadPlan) -> str:

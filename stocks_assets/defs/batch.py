@@ -7,25 +7,29 @@ writes no asset events of its own, so those written here are the whole record, t
 one another in one run, and what failed is judged at the end (`checks.every_ticker_is_refreshed`).
 """
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
+from uuid import uuid4
 
 import dagster as dg
+from dagster._core.events import DagsterEvent, DagsterEventBatchMetadata
 from pydantic import Field
 
 from stocks_assets.adapters.bronze import Failed, Skipped, Waiting
 from stocks_assets.adapters.warehouse import Failure, Warehouse
+from stocks_assets.defs.retries import is_another_try, request_retry
 from stocks_assets.domain.tickers import parse_ticker
 from stocks_assets.errors import InvalidTickerError
 
 DEFER_ASSET_EVENTS = "dagster/defer_asset_events"
 DATA_VERSION = "dagster/data_version"
-RANGE_START = "dagster/asset_partition_range_start"
-RANGE_END = "dagster/asset_partition_range_end"
 # No more than so many reasons are shown in one place; all of them are in ops.failures.
 _SHOWN = 50
+# A process that is killed loses the events of no more than that; what they tell of is done.
+_SECONDS_TOGETHER = 1.0
 
 Event = dg.AssetMaterialization | dg.MaterializeResult[Any]
 
@@ -56,7 +60,9 @@ def resumed_since(context: dg.AssetExecutionContext) -> datetime | None:
     What was fetched since then is not asked for again: just what failed or was not come to is.
     """
     root = context.run.root_run_id
-    if root is None or not is_deferred(context):
+    if is_another_try(context):
+        root = root or context.run.run_id
+    if root is None or not (is_deferred(context) or is_another_try(context)):
         return None
     record = context.instance.get_run_record_by_id(root)
     return record.create_timestamp.astimezone(UTC) if record else None
@@ -103,62 +109,110 @@ def record(
     *,
     expected: int,
 ) -> Iterator[Event]:
-    """Turn results into the events of their partitions, as they come.
+    """Turn results into the events of their partitions, as they come, a second's worth at a time.
 
     What the source has nothing of is recorded as such, so that what follows does not wait for it.
     A ticker that has to wait, as no call is left for it, has no event: nothing failed.
 
     Raises:
+        dagster.RetryRequested: something failed that may pass by itself, and there are tries left.
         dagster.Failure: tickers failed, in a run whose partitions Dagster expects.
     """
     deferred = is_deferred(context)
     alone = not deferred and expected == 1
-    failures: list[Failure] = []
-    waiting: list[Waiting] = []
+    undone: list[Failed | Waiting] = []
+    ready: list[dg.AssetMaterialization] = []
+    since = time.monotonic()
     asset = context.asset_key.to_user_string()
-    for number, result in enumerate(results, start=1):
-        if isinstance(result, Failed):
-            failures.append(Failure(asset, result.ticker, result.reason))
-            context.log.error(f"{asset} {result.ticker or 'of the market'}: {result.reason}")
-            continue
-        if isinstance(result, Waiting):
-            waiting.append(result)
-            continue
-        if isinstance(result, Skipped):
-            whose = result.ticker or "of the market"
-            context.log.info(f"{asset} {whose}: not available, {result.reason}")
-            metadata: dict[str, Any] = {"available": False, "reason": result.reason}
-            done = Done(result.ticker, "unavailable", metadata)
-        else:
-            done = result
+    for number, result in enumerate(_to_the_last(results, context, ready), start=1):
+        about = {"dataset": asset, "ticker": result.ticker}
+        match result:
+            case Failed() | Waiting():
+                undone.append(result)
+                say = context.log.error if isinstance(result, Failed) else context.log.debug
+                say(f"{asset} {result.ticker or 'of the market'}: {result.reason}", extra=about)
+                continue
+            case Skipped():
+                whose = result.ticker or "of the market"
+                context.log.info(f"{asset} {whose}: not available, {result.reason}", extra=about)
+                metadata = {"available": False, "reason": result.reason}
+                done = Done(result.ticker, "unavailable", metadata)
+            case _:
+                done = result
         if alone:
             # A run of one ticker may go through all layers: its result lets the next one start.
             yield dg.MaterializeResult(
                 metadata=done.metadata, data_version=dg.DataVersion(done.data_version)
             )
         else:
-            yield dg.AssetMaterialization(
+            materialization = dg.AssetMaterialization(
                 asset_key=context.asset_key,
                 partition=done.ticker or None,
                 metadata=done.metadata,
                 tags={DATA_VERSION: done.data_version},
             )
+            ready.append(materialization)
+        if time.monotonic() - since > _SECONDS_TOGETHER:
+            write_together(context, ready)
+            since = time.monotonic()
         if number % 100 == 0:
-            context.log.info(f"{asset}: {number} of {expected} tickers")
+            context.log.info(f"{asset}: {number} of {expected} tickers", extra={"dataset": asset})
+    _judge(context, warehouse, undone, expected)
+    if deferred:
+        yield dg.MaterializeResult()
+
+
+def _to_the_last(
+    results: Iterator[Done | Skipped | Failed | Waiting],
+    context: dg.AssetExecutionContext,
+    ready: list[dg.AssetMaterialization],
+) -> Iterator[Done | Skipped | Failed | Waiting]:
+    """Yield the results; however they end, what is ready is written: it is done."""
+    try:
+        yield from results
+    finally:
+        write_together(context, ready)
+
+
+def write_together(context: dg.AssetExecutionContext, ready: list[dg.AssetMaterialization]) -> None:
+    """Write the events and empty the list; yielded, each would be two transactions of its own."""
+    batch = str(uuid4())
+    for number, materialization in enumerate(ready, start=1):
+        DagsterEvent.asset_materialization(
+            context.get_step_execution_context(),
+            materialization,
+            DagsterEventBatchMetadata(batch, number == len(ready)),
+        )
+    ready.clear()
+
+
+def _judge(
+    context: dg.AssetExecutionContext,
+    warehouse: Warehouse,
+    undone: Sequence[Failed | Waiting],
+    expected: int,
+) -> None:
+    """Have the step tried again, note what failed, or fail: see `record`."""
+    asset = context.asset_key.to_user_string()
+    waiting = [one for one in undone if isinstance(one, Waiting)]
+    failed = [one for one in undone if isinstance(one, Failed)]
     if waiting:
         context.log.warning(
             f"{asset}: {len(waiting)} of {expected} tickers have to wait: {waiting[0].reason}"
         )
-    if failures:
-        warehouse.record_failures(context.run.run_id, failures)
-        if not deferred:
-            raise dg.Failure(
-                f"{len(failures)} of {expected} tickers failed",
-                metadata={"failed": failure_table(failures)},
-                allow_retries=False,
-            )
-    if deferred:
-        yield dg.MaterializeResult()
+    if may_pass := [one for one in failed if one.may_pass]:
+        # With no try left, those that failed are recorded as such and the others go on.
+        request_retry(context, f"{len(may_pass)} tickers: {may_pass[0].reason}")
+    if not failed:
+        return
+    failures = [Failure(asset, one.ticker, one.reason) for one in failed]
+    warehouse.record_failures(context.run.run_id, failures)
+    if not is_deferred(context):
+        raise dg.Failure(
+            f"{len(failures)} of {expected} tickers failed",
+            metadata={"failed": failure_table(failures)},
+            allow_retries=False,
+        )
 
 
 def failure_table(failures: Sequence[Failure]) -> dg.TableMetadataValue:

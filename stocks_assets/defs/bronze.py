@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 from typing import Any
 
 import dagster as dg
@@ -22,6 +23,7 @@ from stocks_assets.defs.batch import (
     valid_and_not,
 )
 from stocks_assets.defs.partitions import TICKERS
+from stocks_assets.defs.retries import retried
 from stocks_assets.domain.bronze_key import QuarantineKey
 from stocks_assets.domain.datasets import DATASETS, Call, Dataset
 from stocks_assets.domain.planner import Plan
@@ -52,6 +54,7 @@ def bronze_asset(
         else dg.BackfillPolicy.multi_run(tickers_per_run),
         output_required=False,
     )
+    @retried
     def fetch(
         context: dg.AssetExecutionContext,
         batch: Batch,
@@ -75,11 +78,21 @@ def bronze_asset(
             calls = plan.of(dataset.name)
             context.log.info(f"bronze/{dataset.name}: {plan.describe()}")
             yield dg.AssetObservation(context.asset_key, metadata=plan_metadata(plan))
-        elif (since := resumed_since(context)) is not None:
+        known: Iterator[tuple[Call, Result]] = iter(())
+        if plan is None and (since := resumed_since(context)) is not None:
             answered = warehouse.fetched_since(dataset.name, since)
-            calls = [call for call in calls if call not in answered]
-        made = bronze.ingest(source, dataset, calls, threads=fetch_threads, decided_at=decided_at)
-        results = merge_parts(calls, made)
+            if deferred:
+                calls = [call for call in calls if call not in answered]
+            else:
+                # Dagster waits for their events, which may be lost though the call was noted.
+                known = bronze.known(dataset, [call for call in calls if call in answered])
+        else:
+            answered = set()
+        asked_for = [call for call in calls if call not in answered]
+        made = bronze.ingest(
+            source, dataset, asked_for, threads=fetch_threads, decided_at=decided_at
+        )
+        results = merge_parts(calls, chain(known, made))
 
         def described() -> Iterator[Done | Skipped | Failed | Waiting]:
             yield from [] if dataset.is_of_market else invalid
@@ -130,10 +143,11 @@ def _describe(
         "object": dg.MetadataValue.url(bronze.url(stored[-1].key)),
         "object_key": str(stored[-1].key),
         "new": any(part.is_new for part in stored),
-        "function": stored[-1].function,
-        "reply_bytes": sum(part.reply_bytes for part in stored),
         "fetched_at": dg.MetadataValue.timestamp(max(part.key.fetched_at for part in stored)),
     }
+    if stored[-1].function:
+        metadata["function"] = stored[-1].function
+        metadata["reply_bytes"] = sum(part.reply_bytes for part in stored)
     if len(stored) > 1:
         metadata["objects"] = dg.MetadataValue.md(
             "\n".join(f"- [{part.key}]({bronze.url(part.key)})" for part in stored)

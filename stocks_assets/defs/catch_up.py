@@ -7,7 +7,7 @@ from stocks_assets.adapters.dbt_project import project_digest
 from stocks_assets.adapters.planning import make_plan
 from stocks_assets.adapters.sources.port import Source
 from stocks_assets.adapters.warehouse import Warehouse
-from stocks_assets.defs.jobs import refresh_job, refresh_run
+from stocks_assets.defs.jobs import refresh_job, request_runs
 from stocks_assets.defs.universe import universe
 from stocks_assets.settings import read_settings
 
@@ -27,8 +27,8 @@ def catch_up(
     context: dg.ScheduleEvaluationContext,
     source: dg.ResourceParam[Source],
     warehouse: dg.ResourceParam[Warehouse],
-) -> dg.RunRequest | dg.SkipReason:
-    """Request one run for what is left to do, if the calls that are left allow any of it."""
+) -> list[dg.RunRequest] | dg.SkipReason:
+    """Request a run, or a few, for what is left to do, if the calls left allow any of it."""
     tickers = universe(context.instance)
     months = read_settings().intraday_months
     plan = make_plan(source, warehouse, tickers, intraday_months=months)
@@ -43,9 +43,4 @@ def catch_up(
         return dg.SkipReason(f"nothing of {len(tickers)} tickers has failed, is missing or waits")
     for ticker in list(backlog)[:_SHOWN]:
         context.log.info(f"{ticker}: {'; '.join(backlog[ticker])}")
-    run_config, tags = refresh_run(wanted, tickers)
-    return dg.RunRequest(
-        run_key=f"catch up {context.scheduled_execution_time:%Y-%m-%d}",
-        run_config=run_config,
-        tags=tags,
-    )
+    return request_runs(f"catch up {context.scheduled_execution_time:%Y-%m-%d}", wanted, tickers)

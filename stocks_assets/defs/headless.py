@@ -7,7 +7,7 @@ import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,13 @@ from stocks_assets.adapters.universe_file import UniverseFile
 from stocks_assets.adapters.warehouse import Failure, Warehouse
 from stocks_assets.definitions import defs
 from stocks_assets.defs.batch import DEFER_ASSET_EVENTS
-from stocks_assets.defs.checks import RULES_CHECK, every_ticker_is_refreshed
-from stocks_assets.defs.jobs import PROGRESS_LOGGER, REFRESH, refresh_run
+from stocks_assets.defs.checks import (
+    RULES_CHECK,
+    every_ticker_is_refreshed,
+    sessions_are_complete,
+)
+from stocks_assets.defs.freshness import CHECK as FRESHNESS_CHECK
+from stocks_assets.defs.jobs import PROGRESS_LOGGER, REFRESH, refresh_run, refresh_runs
 from stocks_assets.defs.rebuild import REBUILD
 from stocks_assets.defs.universe import Applied, Roster, universe
 from stocks_assets.domain.datasets import LISTINGS
@@ -29,6 +34,12 @@ from stocks_assets.domain.planner import Priority
 PROCESS_TAG = "stocks/process"
 _GOLD = ("staging", "gold")
 _LISTINGS = tuple(dg.AssetKey([layer, LISTINGS.name]) for layer in ("bronze", "silver"))
+_CHECKS = (
+    every_ticker_is_refreshed.check_key.name,
+    sessions_are_complete.check_key.name,
+    RULES_CHECK,
+    FRESHNESS_CHECK,
+)
 
 Progress = Callable[[str], None]
 
@@ -102,9 +113,21 @@ class Headless:
             if (mark is None and unmarked_too) or (mark is not None and _is_gone(mark)):
                 self._instance.report_run_failed(run, "The process of this run is gone.")
 
-    def refresh(self, tickers: Sequence[str], progress: Progress) -> RefreshReport:
-        """Run the refresh job for `tickers`, which are in the universe, in this process."""
-        return self._run(*refresh_run(tickers, self.tickers()), None, progress)
+    def refresh(self, tickers: Sequence[str], progress: Progress, *, at_most: int) -> RefreshReport:
+        """Run the refresh job for `tickers`, which are in the universe, in this process.
+
+        More than `at_most` of them take more runs, one after the other; the first that breaks as a
+        whole is the last.
+        """
+        reports: list[RefreshReport] = []
+        runs = refresh_runs(tickers, self.tickers(), at_most=at_most)
+        for number, (run_config, tags) in enumerate(runs, start=1):
+            if len(runs) > 1:
+                progress(f"run {number} of {len(runs)}")
+            reports.append(self._run(run_config, tags, None, progress))
+            if reports[-1].error is not None:
+                break
+        return replace(reports[-1], failures=[f for one in reports for f in one.failures])
 
     def rebuild(
         self, tickers: Sequence[str], tables: Sequence[str], progress: Progress
@@ -190,7 +213,7 @@ def _root_cause(error: SerializableErrorInfo) -> str:
 
 
 def _is_check(step: str) -> bool:
-    return step.endswith((every_ticker_is_refreshed.check_key.name, RULES_CHECK))
+    return step.endswith(_CHECKS)
 
 
 def _own_mark() -> str:

@@ -9,8 +9,9 @@ from stocks_assets.adapters.inbox import Inbox, Left, Outcome, Quarantined, Take
 from stocks_assets.adapters.warehouse import Failure, Warehouse
 from stocks_assets.defs.batch import Event, failure_table, is_deferred
 from stocks_assets.defs.bronze import KINDS, OWNERS
-from stocks_assets.defs.jobs import LOAD, UNFINISHED, refresh_run
+from stocks_assets.defs.jobs import LOAD, UNFINISHED, request_runs
 from stocks_assets.defs.partitions import INBOX_KEY
+from stocks_assets.defs.retries import retried
 from stocks_assets.defs.universe import universe
 
 _SECONDS_BETWEEN_LOOKS = 30
@@ -28,6 +29,7 @@ _SHOWN = 50
     owners=OWNERS,
     output_required=False,
 )
+@retried
 def bronze_inbox(
     context: dg.AssetExecutionContext,
     inbox: dg.ResourceParam[Inbox],
@@ -129,8 +131,8 @@ def _some(texts: Iterable[str]) -> str:
 )
 def files_dropped(
     context: dg.SensorEvaluationContext, inbox: dg.ResourceParam[Inbox]
-) -> dg.RunRequest | dg.SkipReason:
-    """Request one run for the files that wait; the same files never start a second one."""
+) -> list[dg.RunRequest] | dg.SkipReason:
+    """Request the runs for the files that wait; the same files never start them again."""
     waiting = inbox.waiting()
     if not waiting:
         return dg.SkipReason("nothing lies below inbox/")
@@ -143,5 +145,4 @@ def files_dropped(
             f"{len(waiting)} files wait, and there are no tickers yet; add some with: "
             "stocks tickers add AAPL"
         )
-    run_config, tags = refresh_run(tickers, tickers)
-    return dg.RunRequest(run_key=digest(waiting), run_config=run_config, tags=tags)
+    return request_runs(digest(waiting), tickers, tickers)

@@ -1,16 +1,18 @@
 """Jobs and the schedule."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dagster as dg
 
-from stocks_assets.defs.batch import DEFER_ASSET_EVENTS, RANGE_END, RANGE_START
-from stocks_assets.defs.partitions import INBOX_KEY
+from stocks_assets.defs.batch import DEFER_ASSET_EVENTS
+from stocks_assets.defs.partitions import INBOX_KEY, RANGE_END, RANGE_START
 from stocks_assets.defs.universe import Roster, universe
+from stocks_assets.domain.batches import split
 from stocks_assets.domain.calendar import is_session
 from stocks_assets.errors import SettingsError
+from stocks_assets.settings import read_settings
 
 REFRESH = "refresh"
 LOAD = "load"
@@ -26,12 +28,15 @@ UNFINISHED = [
     dg.DagsterRunStatus.CANCELING,
 ]
 
+# Executed again, a run passes over what is done: it is simpler to begin at its beginning.
+_TAGS = {DEFER_ASSET_EVENTS: "true", "dagster/retry_strategy": "ALL_STEPS"}
+
 refresh_job = dg.define_asset_job(
     REFRESH,
     selection=dg.AssetSelection.all() - dg.AssetSelection.groups(ACCESS),
     description="Bronze to gold for the tickers in the config of the resource 'batch', in one run. "
     "Each ticker is recorded for itself; one that fails costs the others nothing.",
-    tags={DEFER_ASSET_EVENTS: "true"},
+    tags=_TAGS,
 )
 
 
@@ -41,7 +46,7 @@ load_job = dg.define_asset_job(
     | dg.AssetSelection.groups("silver", "staging", "gold"),
     description="Takes up files from the inbox, and brings silver and gold up to date with what is "
     "in bronze, without asking the vendor for anything.",
-    tags={DEFER_ASSET_EVENTS: "true"},
+    tags=_TAGS,
 )
 
 
@@ -50,7 +55,7 @@ export_job = dg.define_asset_job(
     selection=dg.AssetSelection.groups(ACCESS),
     description="Writes gold as Parquet into the bucket for it: what has changed of the tickers in "
     "the config of the resource 'batch', and of the tables across tickers.",
-    tags={DEFER_ASSET_EVENTS: "true"},
+    tags=_TAGS,
 )
 
 
@@ -65,6 +70,31 @@ def refresh_run(
     run_config = {"resources": {"batch": {"config": {"tickers": list(tickers)}}}}
     tags = {DEFER_ASSET_EVENTS: "true", RANGE_START: partitions[0], RANGE_END: partitions[-1]}
     return run_config, tags
+
+
+def refresh_runs(
+    tickers: Sequence[str], partitions: Sequence[str], *, at_most: int
+) -> list[tuple[dict[str, Any], dict[str, str]]]:
+    """Return `refresh_run` of as few runs as there can be, of `at_most` tickers each."""
+    return [refresh_run(part, partitions) for part in split(tickers, at_most)]
+
+
+def request_runs(
+    run_key: str,
+    tickers: Sequence[str],
+    partitions: Sequence[str],
+    tags: Mapping[str, str] | None = None,
+) -> list[dg.RunRequest]:
+    """Return requests for as few runs of `tickers` as the settings allow."""
+    runs = refresh_runs(tickers, partitions, at_most=read_settings().tickers_per_run)
+    return [
+        dg.RunRequest(
+            run_key=run_key if len(runs) == 1 else f"{run_key} {number}/{len(runs)}",
+            run_config=run_config,
+            tags={**own, **(tags or {})},
+        )
+        for number, (run_config, own) in enumerate(runs, start=1)
+    ]
 
 
 @dg.logger(None, description="Hands the log of a run to whoever listens in this process.")
@@ -86,8 +116,11 @@ def progress_logger(_: dg.InitLoggerContext) -> logging.Logger:
 )
 def after_the_close(
     context: dg.ScheduleEvaluationContext, roster: dg.ResourceParam[Roster]
-) -> dg.RunRequest | dg.SkipReason:
-    """Request one run for all tickers; a file that cannot be read costs none of them the day."""
+) -> list[dg.RunRequest] | dg.SkipReason:
+    """Request a few runs for all tickers; a file that cannot be read costs none of them the day.
+
+    Those that matter most come first: where calls are scarce, they get them.
+    """
     day = context.scheduled_execution_time.date()
     if not is_session(day):
         return dg.SkipReason(f"the New York Stock Exchange is closed on {day}")
@@ -97,11 +130,9 @@ def after_the_close(
         notes = [f"the universe stays as it is: {error}"]
     for note in notes:
         context.log.warning(note)
-    tickers = universe(context.instance)
+    tickers = roster.by_priority(context.instance)
     if not tickers:
         advice = notes or ["add some with: stocks tickers add AAPL"]
         return dg.SkipReason(f"there are no tickers yet; {'; '.join(advice)}")
-    run_config, tags = refresh_run(tickers, tickers)
-    if notes:
-        tags[NOTES_TAG] = "; ".join(notes)
-    return dg.RunRequest(run_key=day.isoformat(), run_config=run_config, tags=tags)
+    tags = {NOTES_TAG: "; ".join(notes)} if notes else {}
+    return request_runs(day.isoformat(), tickers, universe(context.instance), tags)

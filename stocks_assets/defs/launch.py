@@ -67,7 +67,7 @@ class SettingsRunLauncher(RunLauncher, ConfigurableClass):
 
 
 class SettingsRunQueue(QueuedRunCoordinator[Any]):
-    """Lets as many runs be at work at once as STOCKS_CONCURRENT_RUNS says."""
+    """Lets as many runs be at work at once as STOCKS_RUNS_AT_ONCE says."""
 
     @classmethod
     def config_type(cls) -> "UserConfigSchema":
@@ -81,8 +81,8 @@ class SettingsRunQueue(QueuedRunCoordinator[Any]):
         """Return the queue."""
         del config_value
         return cls(
-            max_concurrent_runs=read_settings().concurrent_runs,
-            dequeue_interval_seconds=2,
+            max_concurrent_runs=read_settings().runs_at_once,
+            dequeue_interval_seconds=1,
             inst_data=inst_data,
         )
 

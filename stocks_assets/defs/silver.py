@@ -25,6 +25,7 @@ from stocks_assets.defs.batch import (
 )
 from stocks_assets.defs.bronze import OWNERS
 from stocks_assets.defs.partitions import INBOX_KEY, TICKERS
+from stocks_assets.defs.retries import retried
 from stocks_assets.domain.bronze_key import BronzeKey
 from stocks_assets.domain.datasets import DROPPED, MARKET
 from stocks_assets.domain.payloads import SILVER_TABLES, SilverTable
@@ -73,6 +74,7 @@ def silver_asset(
         output_required=False,
         metadata={"dagster/table_name": f"silver.{table.name}"},
     )
+    @retried
     def load(
         context: dg.AssetExecutionContext,
         config: Trust,
@@ -138,6 +140,7 @@ def _describe(
     output_required=False,
     metadata={"dagster/table_name": "silver.exchange_calendar"},
 )
+@retried
 def exchange_calendar(
     context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[Warehouse]
 ) -> Iterator[Event]:

@@ -8,8 +8,7 @@ import dagster as dg
 from stocks_assets.adapters.universe_file import UniverseFile
 from stocks_assets.adapters.warehouse import Warehouse
 from stocks_assets.connections import find_connections
-from stocks_assets.defs.batch import RANGE_END, RANGE_START
-from stocks_assets.defs.partitions import TICKERS
+from stocks_assets.defs.partitions import TICKERS, tickers_needed_by
 from stocks_assets.domain.planner import Priority
 from stocks_assets.domain.tickers import parse_ticker
 from stocks_assets.domain.universe import Listed, Universe, find_change
@@ -23,8 +22,6 @@ _UNFINISHED = [
     dg.DagsterRunStatus.STARTED,
     dg.DagsterRunStatus.CANCELING,
 ]
-# A run whose partition, or whose first or last one, is gone fails for every ticker.
-_NEEDED = (RANGE_START, RANGE_END, "dagster/partition")
 # No more than so many tickers are shown in one place.
 _SHOWN = 50
 
@@ -68,6 +65,15 @@ class Roster:
     def __init__(self, warehouse: Warehouse, file: UniverseFile) -> None:
         self._warehouse = warehouse
         self._file = file
+
+    def by_priority(self, instance: dg.DagsterInstance) -> list[str]:
+        """Return the universe, those of high priority first, else in the order of their coming."""
+        priorities = self._warehouse.priorities()
+        order = list(Priority)
+        return sorted(
+            universe(instance),
+            key=lambda ticker: order.index(priorities.get(ticker, Priority.NORMAL)),
+        )
 
     def add(
         self, instance: dg.DagsterInstance, tickers: Iterable[str], priority: Priority | None
@@ -181,7 +187,7 @@ class Roster:
         if not here:
             return [], []
         runs = instance.get_runs(filters=dg.RunsFilter(statuses=_UNFINISHED))
-        needed = {run.tags.get(tag) for run in runs for tag in _NEEDED}
+        needed = {ticker for run in runs for ticker in tickers_needed_by(run.tags)}
         removed = [ticker for ticker in here if ticker not in needed]
         for ticker in removed:
             instance.delete_dynamic_partition(str(TICKERS.name), ticker)

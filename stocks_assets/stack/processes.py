@@ -62,8 +62,7 @@ def start(
         return running
     end(_marked(home, name))
     log = log_path(home, name)
-    if log.exists() and log.stat().st_size > _LOG_LIMIT:
-        log.replace(log.with_suffix(".log.1"))
+    turn_over(log)
     with log.open("ab") as output:
         log_start = output.tell()
         child = subprocess.Popen(
@@ -187,6 +186,12 @@ def is_alive(process: psutil.Process) -> bool:
 def log_path(home: Path, name: str) -> Path:
     """Where the process writes what it has to say."""
     return home / "logs" / f"{name}.log"
+
+
+def turn_over(log: Path) -> None:
+    """Move a log that has grown too long to a second file, in place of the one before it."""
+    if log.exists() and log.stat().st_size > _LOG_LIMIT:
+        log.replace(log.with_suffix(".log.1"))
 
 
 def last_words(home: Path, record: Record) -> str:

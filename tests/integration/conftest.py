@@ -19,10 +19,10 @@ from stocks_assets.adapters.object_store import ObjectStore, S3Location
 from stocks_assets.adapters.sources.port import Source
 from stocks_assets.adapters.warehouse import Warehouse, ensure_database
 from stocks_assets.definitions import build_defs
-from stocks_assets.defs.batch import RANGE_END, RANGE_START, Batch
+from stocks_assets.defs.batch import Batch
 from stocks_assets.defs.gold import dbt_resource
 from stocks_assets.defs.jobs import REFRESH, refresh_run
-from stocks_assets.defs.partitions import TICKERS
+from stocks_assets.defs.partitions import RANGE_END, RANGE_START, TICKERS
 from stocks_assets.stack.embedded import EmbeddedStack, Endpoints
 
 _numbers = itertools.count(1)

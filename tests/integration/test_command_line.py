@@ -27,6 +27,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from stocks_assets.defs.jobs import refresh_run
 from stocks_assets.domain.sample_market import SampleMarket
 from stocks_assets.stack.embedded import Endpoints
 
@@ -519,6 +520,51 @@ def test_a_killed_run_does_not_hold_its_place_in_the_queue(served):
     assert graphql(served, unfinished)["runsOrError"]["results"] == []
 
 
+def test_a_run_whose_process_was_killed_is_started_again_by_itself(served):
+    tickers = served.succeed("tickers", "list").split()
+    run_config, tags = refresh_run(tickers, tickers)
+    launched = graphql(
+        served,
+        "mutation ($p: ExecutionParams!) {launchRun(executionParams: $p) "
+        "{__typename ... on LaunchRunSuccess {run {runId}} ... on PythonError {message}}}",
+        p={
+            "selector": {
+                "repositoryName": "__repository__",
+                "repositoryLocationName": "stocks_assets",
+                "jobName": "refresh",
+            },
+            "runConfigData": run_config,
+            "executionMetadata": {"tags": [{"key": k, "value": v} for k, v in tags.items()]},
+        },
+    )["launchRun"]["run"]["runId"]
+
+    def runs():
+        found = graphql(
+            served,
+            '{runsOrError(filter: {pipelineName: "refresh"}, limit: 5) '
+            "{... on Runs {results {runId rootRunId status}}}}",
+        )["runsOrError"]["results"]
+        return {run["runId"]: run for run in found}
+
+    deadline = time.monotonic() + 300
+    while runs()[launched]["status"] != "STARTED":
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    code = psutil.Process(served.running()["code-location"])
+    for process in [code, *code.children(recursive=True)]:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    assert runs()[launched]["status"] == "STARTED"
+    served.succeed("up", "--detach")
+    while True:
+        retries = [run for run in runs().values() if run["rootRunId"] == launched]
+        if any(run["status"] == "SUCCESS" for run in retries if run["runId"] != launched):
+            break
+        assert time.monotonic() < deadline, retries
+        time.sleep(0.5)
+    assert runs()[launched]["status"] == "FAILURE"
+
+
 def test_the_status_for_scripts_opens_what_runs(served):
     status = served.status()
     assert status["home"] == str(served.home)
@@ -548,24 +594,84 @@ def test_a_backfill_of_everything_takes_a_handful_of_runs(served):
         p={"assetSelection": keys, "allPartitions": True, "title": "everything"},
     )["launchPartitionBackfill"]
     assert launched["__typename"] == "LaunchBackfillSuccess", launched
-    deadline = time.monotonic() + 1500
-    while True:
-        backfill = graphql(
-            served,
-            "query ($id: String!) {partitionBackfillOrError(backfillId: $id) "
-            "{... on PartitionBackfill {status runs(limit: 50) {id status}}}}",
-            id=launched["backfillId"],
-        )["partitionBackfillOrError"]
-        if backfill["status"] not in ("REQUESTED", "IN_PROGRESS"):
-            break
-        assert time.monotonic() < deadline, backfill
-        time.sleep(1)
+    backfill = ended(served, launched["backfillId"])
     assert backfill["status"] == "COMPLETED_SUCCESS"
     assert {run["status"] for run in backfill["runs"]} == {"SUCCESS"}
     assert len(backfill["runs"]) < len(tickers)
     with psycopg.connect(served.status()["database_url"]) as connection:
         done = connection.execute("select distinct ticker from gold.fct_weekly_prices").fetchall()
     assert {row[0] for row in done} == set(tickers)
+
+
+def ended(served, backfill_id):
+    """Wait for a backfill and return its status, its runs and their tags."""
+    deadline = time.monotonic() + 1500
+    while True:
+        backfill = graphql(
+            served,
+            "query ($id: String!) {partitionBackfillOrError(backfillId: $id) "
+            "{... on PartitionBackfill {status runs(limit: 50) {id status tags {key value}}}}}",
+            id=backfill_id,
+        )["partitionBackfillOrError"]
+        if backfill["status"] not in ("REQUESTED", "IN_PROGRESS"):
+            return backfill
+        assert time.monotonic() < deadline, backfill
+        time.sleep(1)
+
+
+def statuses(served, *path):
+    """Return which partitions of an asset the UI shows as materialized, failed and missing."""
+    node = graphql(
+        served,
+        "query ($key: AssetKeyInput!) {assetNodeOrError(assetKey: $key) {... on AssetNode "
+        "{assetPartitionStatuses {... on DefaultPartitionStatuses "
+        "{materializedPartitions failedPartitions unmaterializedPartitions}}}}}",
+        key={"path": path},
+    )["assetNodeOrError"]["assetPartitionStatuses"]
+    return {name.removesuffix("Partitions"): set(found) for name, found in node.items()}
+
+
+def test_broken_tickers_of_a_backfill_are_failed_and_their_retry_is_one_run(served):
+    known = served.succeed("tickers", "list").split()
+    more = [ticker for ticker in SampleMarket().tickers(30) if ticker not in known][:2]
+    broken = ["NOPE1", "NOPE2", "NOPE3"]
+    served.succeed("tickers", "add", broken[0], more[0], broken[1], more[1], broken[2])
+    good = [*known, *more]
+    launched = graphql(
+        served,
+        "mutation ($p: LaunchBackfillParams!) {launchPartitionBackfill(backfillParams: $p) "
+        "{... on LaunchBackfillSuccess {backfillId}}}",
+        p={
+            "assetSelection": [
+                {"path": ["bronze", "companies"]},
+                {"path": ["silver", "companies"]},
+            ],
+            "allPartitions": True,
+        },
+    )["launchPartitionBackfill"]
+    backfill = ended(served, launched["backfillId"])
+    assert backfill["status"] == "COMPLETED_FAILED"
+    # The layer below went on for those that succeeded, though they are no neighbours, in one run.
+    assert sorted(run["status"] for run in backfill["runs"]) == ["FAILURE", "SUCCESS"]
+    bronze, silver = (
+        statuses(served, "bronze", "companies"),
+        statuses(served, "silver", "companies"),
+    )
+    assert bronze == {"materialized": set(good), "failed": set(broken), "unmaterialized": set()}
+    assert silver["materialized"] == set(good)
+    assert silver["failed"] | silver["unmaterialized"] == set(broken)
+
+    retried = graphql(
+        served,
+        "mutation ($p: ReexecutionParams!) {reexecutePartitionBackfill(reexecutionParams: $p) "
+        "{__typename ... on LaunchBackfillSuccess {backfillId} ... on PythonError {message}}}",
+        p={"parentRunId": launched["backfillId"], "strategy": "FROM_FAILURE"},
+    )["reexecutePartitionBackfill"]
+    retry = ended(served, retried["backfillId"])
+    (run,) = retry["runs"]
+    tags = {tag["key"]: tag["value"] for tag in run["tags"]}
+    assert tags["dagster/asset_partition_range_end"].split(",") == broken
+    assert statuses(served, "bronze", "companies") == bronze
 
 
 # Starting and ending

@@ -430,12 +430,12 @@ def test_the_sensor_asks_for_one_run_for_the_files_that_wait(inbox, person, inst
     instance.add_dynamic_partitions(str(TICKERS.name), ["IBM", "MSFT"])
     assert look(inbox, instance).skip_message == "nothing lies below inbox/"
     person.put("inbox/prices/x.csv")
-    request = look(inbox, instance)
-    assert request.run_key == look(inbox, instance).run_key == digest(inbox.waiting())
+    (request,) = look(inbox, instance)
+    assert request.run_key == look(inbox, instance)[0].run_key == digest(inbox.waiting())
     assert request.run_config["resources"]["batch"]["config"]["tickers"] == ["IBM", "MSFT"]
     assert request.tags[DEFER_ASSET_EVENTS] == "true"
     person.put("inbox/prices/x.csv", ACTIONS)
-    assert look(inbox, instance).run_key != request.run_key
+    assert look(inbox, instance)[0].run_key != request.run_key
 
 
 def test_the_sensor_waits_for_tickers_and_for_the_run_that_is_on(inbox, person, instance):
@@ -484,7 +484,7 @@ def test_files_that_are_dropped_arrive_in_gold_beside_the_vendors_rows(world, pe
     person.put("inbox/prices/bad.csv", f"{HEADER}\nIBM,03/04/2024,1,1,1,1,1\n")
 
     inbox = Inbox(world.store, world.bronze, world.warehouse)
-    request = look(inbox, world.instance)
+    (request,) = look(inbox, world.instance)
     run = (
         world.definitions(source)
         .resolve_job_def(LOAD)

@@ -59,7 +59,7 @@ def served(tmp_path_factory, redis) -> Iterator[CommandLine]:
         {
             "STOCKS_LAUNCHER": "celery",
             "STOCKS_CELERY_BROKER_URL": redis,
-            "STOCKS_CONCURRENT_RUNS": "4",
+            "STOCKS_RUNS_AT_ONCE": "4",
             "STOCKS_TICKERS_PER_RUN": "1",
         },
     )

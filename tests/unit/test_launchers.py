@@ -80,7 +80,7 @@ def test_kubernetes_is_left_to_the_chart(environment):
 def test_the_queue_lets_as_many_runs_go_as_are_set(environment):
     named = ConfigurableClassData("stocks_assets.defs.launch", "SettingsRunQueue", "{}")
     assert named.rehydrate(as_type=SettingsRunQueue).get_run_queue_config().max_concurrent_runs == 2
-    environment.setenv("STOCKS_CONCURRENT_RUNS", "9")
+    environment.setenv("STOCKS_RUNS_AT_ONCE", "9")
     assert named.rehydrate(as_type=SettingsRunQueue).get_run_queue_config().max_concurrent_runs == 9
 
 

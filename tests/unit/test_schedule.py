@@ -1,11 +1,14 @@
-from datetime import datetime
+from datetime import UTC, date, datetime, timedelta
+from itertools import takewhile
 from zoneinfo import ZoneInfo
 
 import dagster as dg
 import pytest
+from dagster._utils.schedules import cron_string_iterator
 
 from stocks_assets.defs.jobs import NOTES_TAG, after_the_close
 from stocks_assets.defs.universe import Applied
+from stocks_assets.domain.calendar import exchange_calendar_frame
 from stocks_assets.errors import SettingsError
 
 NEW_YORK = ZoneInfo("America/New_York")
@@ -17,8 +20,13 @@ SESSION = datetime(2026, 11, 20, 18, 30, tzinfo=NEW_YORK)
 class File:
     """A universe's file that adds `tickers`, or says why it cannot be read."""
 
-    def __init__(self, *tickers, error=None, notes=()):
+    def __init__(self, *tickers, error=None, notes=(), urgent=()):
         self.tickers, self.error, self.notes = tickers, error, list(notes)
+        self.urgent = urgent
+
+    def by_priority(self, instance):
+        known = instance.get_dynamic_partitions("ticker")
+        return sorted(known, key=lambda ticker: ticker not in self.urgent)
 
     def apply_file(self, instance):
         if self.error:
@@ -39,7 +47,7 @@ def evaluate(moment, tickers=("A", "B", "C"), file=None):
 
 
 def test_a_session_asks_for_one_run_of_all_tickers():
-    request = evaluate(SESSION)
+    (request,) = evaluate(SESSION)
     assert isinstance(request, dg.RunRequest)
     assert request.run_config["resources"]["batch"]["config"]["tickers"] == ["A", "B", "C"]
     assert request.tags["dagster/defer_asset_events"] == "true"
@@ -47,13 +55,13 @@ def test_a_session_asks_for_one_run_of_all_tickers():
 
 
 def test_the_universes_file_is_applied_before_the_tickers_are_named():
-    request = evaluate(SESSION, file=File("NEW"))
+    (request,) = evaluate(SESSION, file=File("NEW"))
     assert request.run_config["resources"]["batch"]["config"]["tickers"] == ["A", "B", "C", "NEW"]
     assert request.tags["dagster/asset_partition_range_end"] == "NEW"
 
 
 def test_a_file_that_cannot_be_read_costs_nobody_the_day_and_the_run_says_so():
-    request = evaluate(SESSION, file=File(error="universe.yaml: ';' is not a ticker"))
+    (request,) = evaluate(SESSION, file=File(error="universe.yaml: ';' is not a ticker"))
     assert request.run_config["resources"]["batch"]["config"]["tickers"] == ["A", "B", "C"]
     assert "';' is not a ticker" in request.tags[NOTES_TAG]
 
@@ -76,6 +84,31 @@ def test_without_tickers_nothing_starts_and_the_way_to_add_some_is_said():
     assert "the list is not loaded yet" in waiting.skip_message
 
 
-def test_it_runs_after_the_close_in_new_york_whatever_the_season():
-    assert after_the_close.execution_timezone == "America/New_York"
-    assert after_the_close.cron_schedule == "30 18 * * 1-5"
+def test_a_large_universe_is_a_few_runs_with_what_matters_most_in_the_first(monkeypatch):
+    monkeypatch.setenv("STOCKS_TICKERS_PER_RUN", "500")
+    tickers = [f"T{number}" for number in range(5000)]
+    requests = evaluate(SESSION, tickers=tickers, file=File(urgent=["T4999", "T7"]))
+    asked = [r.run_config["resources"]["batch"]["config"]["tickers"] for r in requests]
+    assert [len(part) for part in asked] == [500] * 10
+    assert asked[0][:3] == ["T7", "T4999", "T0"]
+    assert sorted(ticker for part in asked for ticker in part) == sorted(tickers)
+    assert len({request.run_key for request in requests}) == 10
+
+
+def test_it_runs_once_after_the_close_of_each_session_early_or_not_summer_or_winter():
+    first, last = date(2024, 1, 1), date(2027, 12, 31)
+    ticks = cron_string_iterator(
+        datetime(2024, 1, 1, tzinfo=UTC).timestamp(),
+        after_the_close.cron_schedule,
+        after_the_close.execution_timezone,
+    )
+    ticks = takewhile(lambda tick: tick.date() <= last, ticks)
+    by_day = {tick.date(): tick.astimezone(UTC) for tick in ticks}
+    days = exchange_calendar_frame(first, last).filter("is_session")
+    assert set(days["calendar_date"]) <= set(by_day)
+    for day, closes_at in days.select("calendar_date", "closes_at").iter_rows():
+        assert timedelta(hours=2) < by_day[day] - closes_at < timedelta(hours=6), day
+    # The clock in New York stands for another time in UTC before and after the change.
+    assert by_day[date(2026, 3, 6)].hour == 23
+    assert by_day[date(2026, 3, 9)].hour == 22
+    assert days.filter("is_early_close").height > 6

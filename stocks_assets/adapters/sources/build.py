@@ -62,4 +62,6 @@ def build_source(settings: Settings, warehouse: Warehouse | None = None) -> Sour
                 )
             return ReplaySource(settings.replay_dir, settings.replay_vintage)
         case "sample":
-            return SampleSource(SampleMarket(), lambda: last_closed_session(datetime.now(UTC)))
+            first, last = settings.sample_first_session, settings.sample_last_session
+            market = SampleMarket(first_session=first) if first else SampleMarket()
+            return SampleSource(market, lambda: last or last_closed_session(datetime.now(UTC)))

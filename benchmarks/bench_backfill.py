@@ -1,0 +1,512 @@
+"""From nothing to gold through a backfill that is asked for over the UI's API, and the day after.
+
+Starts the platform as `stocks up` does, in a folder of its own, once a size of the universe:
+
+1. a backfill of everything, all tickers, over GraphQL; until gold has them all;
+2. the sample market gets one more session, and the job `refresh` brings it in, in as few runs as
+   the schedule asks for;
+3. for comparison, the naive way: one run a ticker from bronze to gold, of a few, extrapolated.
+
+4. how long the UI takes to answer, and a tick of each schedule and sensor.
+
+Of each it counts the processes that were started and splits the time: bronze, load (silver), dbt
+(gold), and what is none of them, orchestration. The vendor's own time is that of making the replies
+of the day. Writes a table and a plot; the last line is one JSON object.
+"""
+
+import argparse
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from datetime import date, datetime
+from pathlib import Path
+
+import httpx
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import psutil
+import psycopg
+
+from stocks_assets.adapters.sources.sample import SampleSource
+from stocks_assets.defs.jobs import refresh_runs
+from stocks_assets.domain.calendar import NEW_YORK
+from stocks_assets.domain.datasets import DAILY_BARS, DATASETS
+from stocks_assets.domain.outcomes import Data
+from stocks_assets.domain.sample_market import SampleMarket
+
+mpl.use("Agg")
+STOCKS = Path(sys.executable).with_name("stocks")
+DAY, NEXT_DAY = date(2026, 11, 19), date(2026, 11, 20)
+NEXT_DAY_AT = datetime(2026, 11, 20, 18, 30, tzinfo=NEW_YORK)
+LAYERS = ("bronze", "silver", "gold")
+# What a run of one ticker has: the graph's assets that have tickers.
+ONCE = (["silver", "exchange_calendar"], ["staging", "stg_exchange_calendar"], ["gold", "dim_date"])
+LOCATION = {"repositoryName": "__repository__", "repositoryLocationName": "stocks_assets"}
+RUNS = """query ($filter: RunsFilter!) {runsOrError(filter: $filter, limit: 2000) {
+    ... on Runs {results {
+        runId status creationTime startTime endTime stepStats {stepKey startTime endTime}}}}}"""
+BACKFILL = """query ($id: String!) {partitionBackfillOrError(backfillId: $id) {
+    ... on PartitionBackfill {status numPartitions}}}"""
+UI = {
+    "graph of all assets": """{assetNodes {assetKey {path} groupName isPartitioned kinds
+        dependencyKeys {path} freshnessPolicy {__typename}}}""",
+    "partitions of an asset": """query ($key: AssetKeyInput!) {assetNodeOrError(assetKey: $key) {
+        ... on AssetNode {partitionKeys assetPartitionStatuses {... on DefaultPartitionStatuses {
+        materializedPartitions failedPartitions unmaterializedPartitions}}}}}""",
+    "overview of an asset": """query ($key: AssetKeyInput!) {assetNodeOrError(assetKey: $key) {
+        ... on AssetNode {assetMaterializations(limit: 100) {partition timestamp}
+        partitionStats {numMaterialized numFailed numPartitions}}}}""",
+    "status of all assets": """{assetNodes {assetKey {path} assetMaterializations(limit: 1)
+        {timestamp} partitionStats {numMaterialized numFailed numPartitions}}}""",
+    "runs": "{runsOrError(limit: 25) {... on Runs {results {runId status tags {key value}}}}}",
+}
+SENSOR = """query ($of: SensorSelector!) {sensorOrError(sensorSelector: $of) {
+    ... on Sensor {sensorState {ticks(limit: 50) {timestamp endTimestamp status}}}}}"""
+SCHEDULE = """mutation ($of: ScheduleSelector!, $at: Float!) {
+    scheduleDryRun(selectorData: $of, timestamp: $at) {__typename ... on DryRunInstigationTick {
+        evaluationResult {runRequests {runKey} skipReason error {message}}}
+        ... on PythonError {message}}}"""
+LAUNCH = """mutation ($p: ExecutionParams!) {launchRun(executionParams: $p) {
+    __typename ... on LaunchRunSuccess {run {runId}} ... on PythonError {message}
+    ... on RunConfigValidationInvalid {errors {message}}}}"""
+LAUNCH_BACKFILL = """mutation ($p: LaunchBackfillParams!) {
+    launchPartitionBackfill(backfillParams: $p) {
+        __typename ... on LaunchBackfillSuccess {backfillId} ... on PythonError {message}}}"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--tickers", type=int, default=500, help="of the main figure")
+    parser.add_argument("--sizes", type=int, nargs="*", default=[], help="more sizes, for growth")
+    parser.add_argument(
+        "--naive", type=int, default=20, help="tickers that get a run each; 0: none"
+    )
+    parser.add_argument(
+        "--first-session",
+        type=date.fromisoformat,
+        default=SampleMarket().first_session,
+        help="of the market; a later one makes the histories shorter",
+    )
+    parser.add_argument("--plot", type=Path, default=Path("benchmarks/bench_backfill.png"))
+    parser.add_argument("--keep", action="store_true", help="leave the folders, for a look at logs")
+    options = parser.parse_args()
+    naive = run_of_each(options) if options.naive else {"seconds_a_ticker": math.nan}
+    print(json.dumps(rounded(naive)), flush=True)
+    results = []
+    for size in sorted({*options.sizes, options.tickers}):
+        result = measure(size, options)
+        result["naive_seconds"] = naive["seconds_a_ticker"] * size
+        result["speedup"] = result["naive_seconds"] / result["seconds"]
+        results.append(result)
+        print(json.dumps(result), flush=True)
+    [main_result] = [result for result in results if result["tickers"] == options.tickers]
+    report(results, naive, options)
+    plot(results, options.plot)
+    shown = {**main_result, "naive": naive, "growth": results if len(results) > 1 else []}
+    print(json.dumps(rounded(shown)))
+
+
+def listed(count, options) -> list[str]:
+    """Return the first `count` tickers that trade on the last day: others have no next session."""
+    market = SampleMarket(first_session=options.first_session)
+    source = SampleSource(market, lambda: NEXT_DAY)
+    found = []
+    for ticker in market.tickers(count * 5 // 4 + 5):
+        reply = source.fetch(DAILY_BARS, ticker)
+        if isinstance(reply, Data) and str(NEXT_DAY).encode() in reply.body:
+            found.append(ticker)
+    return found[:count]
+
+
+class Stack:
+    """The platform, as a user starts it, and its API."""
+
+    def __init__(self, options, tickers) -> None:
+        self.home = Path(tempfile.mkdtemp(prefix="stocks-bench-"))
+        self.keeps = options.keep
+        self.tickers = tickers
+        self.environment = {
+            **{k: v for k, v in os.environ.items() if not k.startswith(("STOCKS_", "AWS_"))},
+            "STOCKS_HOME": str(self.home),
+            "STOCKS_ENV_FILE": str(self.home / "none.env"),
+            "STOCKS_SAMPLE_FIRST_SESSION": str(options.first_session),
+            "STOCKS_SAMPLE_LAST_SESSION": str(DAY),
+        }
+
+    def __enter__(self):
+        self.up()
+        self.stocks("tickers", "add", *self.tickers)
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.stocks("down")
+        if self.keeps:
+            print(f"kept: {self.home}", file=sys.stderr)
+        else:
+            shutil.rmtree(self.home, ignore_errors=True)
+
+    def stocks(self, *arguments) -> str:
+        return subprocess.run(
+            [STOCKS, *arguments], env=self.environment, check=True, capture_output=True, text=True
+        ).stdout
+
+    def up(self, **environment) -> None:
+        self.environment |= environment
+        self.stocks("up", "--detach")
+        self.status = json.loads(self.stocks("status", "--json"))
+
+    def ask(self, query, **variables):
+        reply = httpx.post(
+            f"{self.status['ui_url']}/graphql",
+            json={"query": query, "variables": variables},
+            timeout=120,
+            trust_env=False,
+        ).json()
+        if "errors" in reply:
+            raise RuntimeError(json.dumps(reply["errors"])[:2000])
+        return reply["data"]
+
+    def runs(self, **runs_filter) -> list[dict]:
+        return self.ask(RUNS, filter=runs_filter)["runsOrError"]["results"]
+
+    def launch(self, job, assets, config, tags) -> str:
+        """Ask for a run over the API; a run that goes nowhere is an error."""
+        selector = {**LOCATION, "jobName": job}
+        if assets:
+            selector["assetSelection"] = [{"path": path} for path in assets]
+        params = {
+            "selector": selector,
+            "runConfigData": config,
+            "executionMetadata": {"tags": [{"key": k, "value": v} for k, v in tags.items()]},
+        }
+        launched = self.ask(LAUNCH, p=params)["launchRun"]
+        if "run" not in launched:
+            raise RuntimeError(json.dumps(launched))
+        return launched["run"]["runId"]
+
+    def partitioned(self) -> list[list[str]]:
+        nodes = self.ask("{assetNodes {assetKey {path} isPartitioned groupName}}")["assetNodes"]
+        return [
+            node["assetKey"]["path"]
+            for node in nodes
+            if node["isPartitioned"] and node["groupName"] != "access"
+        ]
+
+    def in_gold(self) -> int:
+        """Return of how many tickers gold has each daily figure."""
+        with psycopg.connect(self.status["database_url"]) as connection:
+            row = connection.execute(
+                "select count(distinct ticker) from gold.mart_technical_indicators"
+            ).fetchone()
+        return row[0]
+
+    def newest(self) -> list[tuple[date, int]]:
+        with psycopg.connect(self.status["database_url"]) as connection:
+            return connection.execute(
+                "select session_date, count(*) from gold.mart_latest_prices group by 1 order by 1"
+            ).fetchall()
+
+    def rows(self) -> int:
+        with psycopg.connect(self.status["database_url"]) as connection:
+            return connection.execute("select count(*) from silver.daily_bars").fetchone()[0]
+
+
+class Processes:
+    """Counts the processes that Dagster starts, while it is entered."""
+
+    def __init__(self, stack) -> None:
+        self._roots = [
+            s["pid"]
+            for s in stack.status["services"]
+            if s["name"] in ("code-location", "daemon", "webserver")
+        ]
+        self._seen: dict[tuple[int, float], str] = {}
+        self._done = threading.Event()
+
+    def __enter__(self):
+        self._look()
+        self._before = set(self._seen)
+        self._thread = threading.Thread(target=self._watch)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._done.set()
+        self._thread.join()
+
+    @property
+    def started(self) -> int:
+        return len(set(self._seen) - self._before)
+
+    def _watch(self) -> None:
+        while not self._done.wait(0.2):
+            self._look()
+
+    def _look(self) -> None:
+        for root in self._roots:
+            try:
+                for child in psutil.Process(root).children(recursive=True):
+                    self._seen.setdefault((child.pid, child.create_time()), "")
+            except psutil.Error:
+                continue
+
+
+def measure(size, options) -> dict:
+    """Take `size` tickers from nothing to gold, then one session further."""
+    tickers = listed(size, options)
+    with Stack(options, tickers) as stack:
+        with Processes(stack) as processes:
+            began = time.perf_counter()
+            # What has no tickers comes first: the calendar, which each ticker's gold needs.
+            first = stack.launch("__ASSET_JOB", ONCE, {}, {})
+            finish(stack, lambda: ended(stack.runs(runIds=[first])))
+            backfill = stack.ask(
+                LAUNCH_BACKFILL,
+                p={
+                    "assetSelection": [{"path": path} for path in stack.partitioned()],
+                    "partitionNames": tickers,
+                    "title": "everything",
+                },
+            )["launchPartitionBackfill"]["backfillId"]
+            status = finish(stack, lambda: completed(stack, backfill))
+            seconds = time.perf_counter() - began
+        runs = stack.runs(tags=[{"key": "dagster/backfill", "value": backfill}])
+        runs += stack.runs(runIds=[first])
+        found = stack.in_gold()
+        if status != "COMPLETED_SUCCESS" or found < size * 0.9:
+            raise RuntimeError(f"{status}, {found} of {size} tickers in gold; see {stack.home}")
+        rows = stack.rows()
+        waits = {"ui_seconds": ui_seconds(stack), "tick_seconds": tick_seconds(stack)}
+        daily = next_session(stack, options)
+        return {
+            "tickers": size,
+            "rows": rows,
+            "seconds": seconds,
+            "processes": processes.started,
+            "runs": len(runs),
+            "shares": shares(runs, seconds),
+            **waits,
+            **daily,
+        }
+
+
+def ui_seconds(stack) -> dict[str, float]:
+    """Return how long the queries behind the UI's pages take."""
+    key = {"path": ["gold", "fct_daily_prices"]}
+    found = {}
+    for name, query in UI.items():
+        began = time.perf_counter()
+        stack.ask(query, **({"key": key} if "$key" in query else {}))
+        found[name] = time.perf_counter() - began
+    return found
+
+
+def tick_seconds(stack) -> dict[str, float]:
+    """Return how long a tick takes: of sensors the longest lately, of schedules one made now."""
+    found = {}
+    for name in ("objects_arrived", "files_dropped"):
+        selector = {**LOCATION, "sensorName": name}
+        ticks = stack.ask(SENSOR, of=selector)["sensorOrError"]["sensorState"]["ticks"]
+        found[name] = max(t["endTimestamp"] - t["timestamp"] for t in ticks if t["endTimestamp"])
+    for name in ("after_the_close", "catch_up"):
+        began = time.perf_counter()
+        at = NEXT_DAY_AT.timestamp()
+        tick = stack.ask(SCHEDULE, of={**LOCATION, "scheduleName": name}, at=at)["scheduleDryRun"]
+        if tick.get("evaluationResult") is None or tick["evaluationResult"]["error"]:
+            raise RuntimeError(json.dumps(tick))
+        found[name] = time.perf_counter() - began
+    return found
+
+
+def next_session(stack, options) -> dict:
+    """Bring in one more session by the runs that the schedule asks for, one after the other."""
+    stack.up(STOCKS_SAMPLE_LAST_SESSION=str(NEXT_DAY))
+    with Processes(stack) as processes:
+        began = time.perf_counter()
+        ids = [
+            stack.launch("refresh", None, config, tags)
+            for config, tags in refresh_runs(stack.tickers, stack.tickers, at_most=500)
+        ]
+        finish(stack, lambda: ended(stack.runs(runIds=ids)))
+        seconds = time.perf_counter() - began
+    runs = stack.runs(runIds=ids)
+    newest = stack.newest()
+    if {run["status"] for run in runs} != {"SUCCESS"} or newest[-1][0] != NEXT_DAY:
+        raise RuntimeError(f"the day after failed: {newest}; see {stack.home}")
+    vendor = vendor_seconds(stack.tickers, options)
+    return {
+        "daily_refresh_seconds": seconds - vendor,
+        "daily_refresh_seconds_with_vendor": seconds,
+        "daily_vendor_seconds": vendor,
+        "daily_processes": processes.started,
+        "daily_runs": len(runs),
+        "daily_shares": shares(runs, seconds),
+    }
+
+
+def vendor_seconds(tickers, options) -> float:
+    """Return how long the replies of the day take to be made, by as many threads as a run has."""
+    source = SampleSource(SampleMarket(first_session=options.first_session), lambda: NEXT_DAY)
+    began = time.perf_counter()
+    with ThreadPoolExecutor(8) as pool:
+        for dataset in DATASETS.values():
+            if not dataset.is_of_market and not dataset.is_monthly:
+                list(pool.map(lambda ticker, of=dataset: source.fetch(of, ticker), tickers))
+    return time.perf_counter() - began
+
+
+def run_of_each(options) -> dict:
+    """Measure the naive way: one run a ticker, through all layers, as many at once as allowed."""
+    tickers = listed(options.naive, options)
+    with Stack(options, tickers) as stack:
+        first = stack.launch("__ASSET_JOB", ONCE, {}, {})
+        finish(stack, lambda: ended(stack.runs(runIds=[first])))
+        assets = stack.partitioned()
+        with Processes(stack) as processes:
+            began = time.perf_counter()
+            ids = [
+                stack.launch("__ASSET_JOB", assets, {}, {"dagster/partition": ticker})
+                for ticker in tickers
+            ]
+            finish(stack, lambda: ended(stack.runs(runIds=ids)))
+            seconds = time.perf_counter() - began
+        runs = stack.runs(runIds=ids)
+        outcomes = Counter(run["status"] for run in runs)
+        if outcomes != {"SUCCESS": options.naive}:
+            raise RuntimeError(f"the naive way failed: {outcomes}; see {stack.home}")
+        return {
+            "tickers": options.naive,
+            "seconds": seconds,
+            "seconds_a_ticker": seconds / options.naive,
+            "processes": processes.started,
+            "shares": shares(runs, seconds),
+        }
+
+
+def finish(stack, found, *, within=3600):
+    """Wait until `found` returns something."""
+    deadline = time.monotonic() + within
+    while not (result := found()):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"not done within {within} s; see {stack.home}")
+        time.sleep(0.5)
+    return result
+
+
+def ended(runs) -> bool:
+    return bool(runs) and all(run["status"] in ("SUCCESS", "FAILURE", "CANCELED") for run in runs)
+
+
+def completed(stack, backfill):
+    status = stack.ask(BACKFILL, id=backfill)["partitionBackfillOrError"]["status"]
+    return None if status in ("REQUESTED", "IN_PROGRESS", "CANCELING", "FAILING") else status
+
+
+def shares(runs, seconds) -> dict[str, float]:
+    """Split `seconds` into layers at work, by their steps; a moment of two layers is shared."""
+    events = []
+    for run in runs:
+        for step in run["stepStats"]:
+            if step["startTime"] and step["endTime"]:
+                layer = layer_of(step["stepKey"])
+                events += [(step["startTime"], layer, 1), (step["endTime"], layer, -1)]
+    spent = dict.fromkeys(LAYERS, 0.0)
+    at_work: Counter[str] = Counter()
+    before = 0.0
+    for moment, layer, change in sorted(events):
+        layers = [name for name in at_work if at_work[name] > 0]
+        for name in layers:
+            spent[name] += (moment - before) / len(layers)
+        at_work[layer] += change
+        before = moment
+    named = {"fetch": spent["bronze"], "load": spent["silver"], "dbt": spent["gold"]}
+    return {**named, "orchestration": seconds - sum(named.values())}
+
+
+def layer_of(step) -> str:
+    return next((layer for layer in ("bronze", "silver") if step.startswith(layer)), "gold")
+
+
+def report(results, naive, options) -> None:
+    header = (
+        "tickers",
+        "rows",
+        "seconds",
+        "processes",
+        "fetch",
+        "load",
+        "dbt",
+        "orchestration",
+        "naive",
+        "speedup",
+        "daily",
+    )
+    print("".join(f"{name:>15}" for name in header))
+    for result in results:
+        values = (
+            result["tickers"],
+            result["rows"],
+            result["seconds"],
+            result["processes"],
+            *(result["shares"][name] for name in header[4:8]),
+            result["naive_seconds"],
+            result["speedup"],
+            result["daily_refresh_seconds"],
+        )
+        print("".join(f"{v:>15,.1f}" if isinstance(v, float) else f"{v:>15,}" for v in values))
+        daily = ", ".join(f"{name} {value:.1f}" for name, value in result["daily_shares"].items())
+        print(
+            f"{'':>15}the day after, in {result['daily_runs']} runs: {daily} s, "
+            f"of which the vendor {result['daily_vendor_seconds']:.1f} s"
+        )
+        for what in ("ui_seconds", "tick_seconds"):
+            said = ", ".join(f"{name} {value:.2f}" for name, value in result[what].items())
+            print(f"{'':>15}{what.partition('_')[0]}: {said} s")
+    if not options.naive:
+        return
+    print(
+        f"naive: {naive['tickers']} tickers, a run each: {naive['seconds']:.1f} s, "
+        f"{naive['processes']} processes; histories since {options.first_session}"
+    )
+
+
+def plot(results, path) -> None:
+    sizes = [result["tickers"] for result in results]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.5))
+    left.plot(
+        sizes, [r["naive_seconds"] for r in results], "--", label="a run a ticker (extrapolated)"
+    )
+    left.plot(sizes, [r["seconds"] for r in results], "o-", label="backfill")
+    left.plot(sizes, [r["daily_refresh_seconds"] for r in results], "s-", label="daily refresh")
+    left.set(xscale="log", yscale="log", xlabel="tickers", ylabel="seconds")
+    left.legend()
+    bottom = [0.0] * len(results)
+    for name in ("fetch", "load", "dbt", "orchestration"):
+        heights = [100 * r["shares"][name] / r["seconds"] for r in results]
+        right.bar([str(size) for size in sizes], heights, bottom=bottom, label=name)
+        bottom = [a + b for a, b in zip(bottom, heights, strict=True)]
+    right.set(xlabel="tickers", ylabel="share of a backfill, %")
+    right.legend()
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+    print(f"plotted in {path}")
+
+
+def rounded(value):
+    if isinstance(value, float):
+        return round(value, 2)
+    if isinstance(value, dict):
+        return {key: rounded(one) for key, one in value.items()}
+    return [rounded(one) for one in value] if isinstance(value, list) else value
+
+
+if __name__ == "__main__":
+    main()

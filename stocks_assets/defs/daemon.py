@@ -1,0 +1,46 @@
+"""Dagster's daemon, with another sense of when to look after a backfill.
+
+Dagster looks every thirty seconds and starts the next layer for whatever is there by then. A
+backfill of three layers waits so four times, and a layer that takes longer has its followers
+started in bits, a dozen runs and more. Here the daemon looks every few seconds, and goes on with a
+backfill when the runs that it has started have ended: so a layer is followed by the next, for all
+that succeeded. Started as `python -m` with the arguments of `dagster-daemon`.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import dagster as dg
+from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
+from dagster._daemon import backfill, controller
+from dagster._daemon.cli import main
+
+SECONDS_BETWEEN_LOOKS = 3
+_BACKFILL_TAG = "dagster/backfill"
+
+_go_on = backfill.execute_backfill_jobs
+
+
+def can_go_on(instance: dg.DagsterInstance, one: PartitionBackfill) -> bool:
+    """Tell whether there is something to do: no run of the backfill waits or is at work."""
+    if one.status != BulkActionStatus.REQUESTED:
+        return True
+    runs = instance.get_runs(dg.RunsFilter(tags={_BACKFILL_TAG: one.backfill_id}))
+    return all(run.is_finished for run in runs)
+
+
+def _go_on_with_those_that_can(
+    workspace_process_context: Any,  # noqa: ANN401 # Dagster's own, and so are the others
+    logger: Any,  # noqa: ANN401
+    backfill_jobs: Sequence[PartitionBackfill],
+    **others: Any,  # noqa: ANN401
+) -> Iterator[Any]:
+    instance = workspace_process_context.instance
+    able = [one for one in backfill_jobs if can_go_on(instance, one)]
+    yield from _go_on(workspace_process_context, logger, able, **others)
+
+
+if __name__ == "__main__":
+    controller.DEFAULT_DAEMON_INTERVAL_SECONDS = SECONDS_BETWEEN_LOOKS
+    backfill.execute_backfill_jobs = _go_on_with_those_that_can  # type: ignore[assignment]
+    main()

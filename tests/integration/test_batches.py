@@ -1,0 +1,161 @@
+"""Many tickers in few runs: what each way leaves behind of those that fail, and of a retry."""
+
+from collections import Counter
+from datetime import date
+
+import dagster as dg
+import psycopg
+import pytest
+
+from stocks_assets.adapters.backlog import make_backlog
+from stocks_assets.adapters.bronze import BronzeStore
+from stocks_assets.adapters.dbt_project import project_digest
+from stocks_assets.adapters.sources.sample import SampleSource
+from stocks_assets.defs.partitions import tags_of
+from stocks_assets.domain.outcomes import TransportFailed
+from stocks_assets.domain.sample_market import SampleMarket
+
+DAY = date(2026, 11, 20)
+# Short histories: what is looked at is who is done, not how much.
+MARKET = SampleMarket(first_session=date(2026, 6, 1))
+LAYERS = ("bronze", "silver")
+
+
+def listed(count):
+    known = MARKET.tickers(count * 2)
+    return [t for t in known if b"Time Series" in MARKET.reply("TIME_SERIES_DAILY", t, DAY)][:count]
+
+
+TICKERS = listed(40)
+BROKEN = TICKERS[3::8]
+DONE = [ticker for ticker in TICKERS if ticker not in BROKEN]
+
+
+class Breaking(SampleSource):
+    """A vendor that cannot be reached for some tickers, and counts its calls."""
+
+    def __init__(self, broken=()):
+        super().__init__(MARKET, lambda: DAY)
+        self.broken = set(broken)
+        self.calls = Counter()
+
+    def fetch(self, dataset, ticker, part=""):
+        self.calls[dataset.name, ticker, part] += 1
+        if ticker in self.broken:
+            return TransportFailed("the line is dead")
+        return super().fetch(dataset, ticker, part)
+
+
+def metadata_by_ticker(world, asset):
+    """Return the newest materialization of each partition."""
+    records = world.instance.fetch_materializations(
+        dg.AssetKey(asset.split("/")), limit=1000, ascending=True
+    ).records
+    return {record.partition_key: record.asset_materialization for record in records}
+
+
+def exact(world, run_id):
+    """Each of the tickers that are done has metadata of its own, and the run names the others."""
+    for asset in ("bronze/daily_bars", "silver/daily_bars"):
+        found = metadata_by_ticker(world, asset)
+        assert set(found) == set(DONE), asset
+    rows = dict(
+        world.query("select ticker, count(*) as n from silver.daily_bars group by 1").iter_rows()
+    )
+    for ticker, materialization in metadata_by_ticker(world, "silver/daily_bars").items():
+        shown = materialization.metadata
+        assert shown["dagster/partition_row_count"].value == rows[ticker] > 0
+        assert shown["last_session"].value == str(DAY)
+        assert f"_{ticker}_" in shown["objects"].value
+    for ticker, materialization in metadata_by_ticker(world, "bronze/daily_bars").items():
+        assert f"_{ticker}_" in materialization.metadata["object_key"].value
+    failures = world.warehouse.failures(run_id)
+    assert {f.ticker for f in failures if f.asset == "bronze/daily_bars"} == set(BROKEN)
+    assert all("the line is dead" in f.reason for f in failures if f.asset == "bronze/daily_bars")
+
+
+def test_a_refresh_is_done_for_all_but_the_broken_and_the_catch_up_is_one_run_of_those(world):
+    world.add(*TICKERS)
+    source = Breaking(BROKEN)
+    result = world.refresh(source, TICKERS, layers=LAYERS)
+    exact(world, result.run_id)
+
+    backlog = make_backlog(
+        source, world.warehouse, TICKERS, intraday_months=0, gold_project=project_digest()
+    )
+    assert [t for t in backlog if any("the line is dead" in why for why in backlog[t])] == BROKEN
+    source.broken, source.calls = set(), Counter()
+    again = world.refresh(source, BROKEN, layers=LAYERS)
+    assert again.success
+    assert {ticker for _, ticker, _ in source.calls} - {""} == set(BROKEN)
+    for asset in ("bronze/daily_bars", "silver/daily_bars"):
+        assert world.materialized(asset) == set(TICKERS)
+
+
+def test_a_backfill_is_done_for_all_but_the_broken_and_the_retry_is_one_run_of_those(world):
+    world.add(*TICKERS)
+    source = Breaking(BROKEN)
+    spans = {"first": TICKERS[0], "last": TICKERS[-1]}
+    result = world.materialize(source, "bronze/daily_bars", **spans)
+    assert not result.success
+    failure = next(e for e in result.all_events if e.is_step_failure).step_failure_data
+    assert failure.user_failure_data.label == "intentional-failure"
+    told = failure.user_failure_data.metadata["failed"].value.records
+    assert {record.data["ticker"] for record in told} == set(BROKEN)
+
+    # What comes next is asked for the tickers that succeeded, scattered as they are, in one run.
+    span = tags_of(DONE, TICKERS)
+    first, last = span.values()
+    assert world.materialize(source, "silver/daily_bars", first=first, last=last).success
+    exact(world, result.run_id)
+
+    source.broken, source.calls = set(), Counter()
+    first, last = tags_of(BROKEN, TICKERS).values()
+    for asset in ("bronze/daily_bars", "silver/daily_bars"):
+        assert world.materialize(source, asset, first=first, last=last).success
+        assert world.materialized(asset) == set(TICKERS)
+    assert {ticker for _, ticker, _ in source.calls} == set(BROKEN)
+    assert set(source.calls.values()) == {1}
+
+
+class Interrupted(BronzeStore):
+    """A store whose connection to PostgreSQL breaks in the middle of a dataset, so many times."""
+
+    def __init__(self, store, warehouse, times):
+        super().__init__(store, warehouse)
+        self.times = times
+
+    def ingest(self, source, dataset, calls, **how):
+        for number, one in enumerate(super().ingest(source, dataset, calls, **how)):
+            yield one
+            if number == 3 and self.times:
+                self.times -= 1
+                raise psycopg.OperationalError("server closed the connection unexpectedly")
+
+
+@pytest.mark.parametrize("way", ["refresh", "materialize"])
+def test_a_connection_that_breaks_is_tried_again_and_costs_the_vendor_no_call(world, store, way):
+    tickers = TICKERS[:8]
+    world.add(*tickers)
+    world.bronze = Interrupted(store, world.warehouse, times=1)
+    source = Breaking()
+    if way == "refresh":
+        result = world.refresh(source, tickers, layers=("bronze",))
+    else:
+        result = world.materialize(source, "bronze/daily_bars", first=tickers[0], last=tickers[-1])
+    assert result.success
+    assert sum(event.is_step_up_for_retry for event in result.all_events) == 1
+    assert set(source.calls.values()) == {1}
+    assert world.materialized("bronze/daily_bars") == set(tickers)
+
+
+def test_what_is_no_fault_of_a_server_is_not_tried_again(world, store):
+    class Wrong(BronzeStore):
+        def ingest(self, *_, **__):
+            raise ValueError("a mistake in the code")
+
+    world.add(*TICKERS[:2])
+    world.bronze = Wrong(store, world.warehouse)
+    result = world.materialize(Breaking(), "bronze/daily_bars", first=TICKERS[0])
+    assert not result.success
+    assert not any(event.is_step_up_for_retry for event in result.all_events)

@@ -1,0 +1,83 @@
+import dagster as dg
+import pytest
+from dagster._core.definitions.automation_tick_evaluation_context import (
+    build_run_requests_with_backfill_policies,
+)
+from dagster._core.definitions.events import AssetKeyPartitionKey
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stocks_assets.defs.partitions import (
+    RANGE_END,
+    RANGE_START,
+    TICKERS,
+    tags_of,
+    tickers_needed_by,
+    tickers_of_tags,
+)
+
+UNIVERSE = [f"T{number}" for number in range(40)]
+subsets = st.lists(st.sampled_from(UNIVERSE), unique=True, min_size=1).map(
+    lambda some: sorted(some, key=UNIVERSE.index)
+)
+
+
+@pytest.fixture(scope="module")
+def instance():
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.add_dynamic_partitions("ticker", UNIVERSE)
+        yield instance
+
+
+@given(tickers=subsets)
+@settings(deadline=None)
+def test_the_tags_of_a_run_stand_for_exactly_its_tickers(instance, tickers):
+    tags = tags_of(tickers, UNIVERSE)
+    assert tickers_of_tags(tags, UNIVERSE) == tickers
+    with dg.partition_loading_context(dynamic_partitions_store=instance):
+        span = dg.PartitionKeyRange(tags[RANGE_START], tags[RANGE_END])
+        assert TICKERS.get_partition_keys_in_range(span) == tickers
+
+
+def test_neighbours_are_named_by_the_first_and_the_last():
+    assert tags_of(UNIVERSE[3:6], UNIVERSE) == {RANGE_START: "T3", RANGE_END: "T5"}
+    assert tickers_needed_by(tags_of(UNIVERSE[3:6], UNIVERSE)) == {"T3", "T5"}
+
+
+def test_a_listed_ticker_that_is_gone_costs_the_others_nothing():
+    tags = tags_of(["T1", "T5", "T9"], UNIVERSE)
+    assert tickers_needed_by(tags) == set()
+    assert tickers_of_tags(tags, [t for t in UNIVERSE if t != "T1"]) == ["T5", "T9"]
+
+
+def requests(universe, wanted, at_most):
+    """Return the runs that the backfill daemon asks for."""
+
+    @dg.asset(partitions_def=TICKERS, backfill_policy=dg.BackfillPolicy.multi_run(at_most))
+    def one():
+        pass
+
+    graph = dg.Definitions(assets=[one]).resolve_asset_graph()
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.add_dynamic_partitions("ticker", universe)
+        with dg.partition_loading_context(dynamic_partitions_store=instance):
+            found = build_run_requests_with_backfill_policies(
+                asset_partitions={AssetKeyPartitionKey(dg.AssetKey("one"), key) for key in wanted},
+                asset_graph=graph,
+                dynamic_partitions_store=instance,
+            )
+    return [tickers_of_tags(request.tags, universe) for request in found]
+
+
+def test_scattered_tickers_of_a_backfill_share_a_run():
+    wanted = UNIVERSE[::3]
+    assert requests(UNIVERSE, wanted, 500) == [wanted]
+    assert [len(run) for run in requests(UNIVERSE, wanted, 10)] == [7, 7]
+
+
+def test_no_tag_is_longer_than_the_index_of_tags_takes():
+    universe = [f"TICKER.NUMBER{number:06}" for number in range(1200)]
+    found = requests(universe, universe[::2], 500)
+    assert [ticker for run in found for ticker in run] == universe[::2]
+    assert 2 < len(found) < 12
+    assert all(len(",".join(run)) <= 2000 for run in found)
