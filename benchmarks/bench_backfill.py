@@ -333,7 +333,7 @@ def next_session(stack, options) -> dict:
         began = time.perf_counter()
         ids = [
             stack.launch("refresh", None, config, tags)
-            for config, tags in refresh_runs(stack.tickers, stack.tickers, at_most=500)
+            for config, tags in refresh_runs("day after", stack.tickers, stack.tickers, at_most=500)
         ]
         finish(stack, lambda: ended(stack.runs(runIds=ids)))
         seconds = time.perf_counter() - began

@@ -10,6 +10,7 @@ from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import dagster as dg
 import psutil
@@ -120,7 +121,7 @@ class Headless:
         whole is the last.
         """
         reports: list[RefreshReport] = []
-        runs = refresh_runs(tickers, self.tickers(), at_most=at_most)
+        runs = refresh_runs(str(uuid4()), tickers, self.tickers(), at_most=at_most)
         for number, (run_config, tags) in enumerate(runs, start=1):
             if len(runs) > 1:
                 progress(f"run {number} of {len(runs)}")
