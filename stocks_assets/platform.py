@@ -412,7 +412,7 @@ class Platform:
 
     def backlog(self, tickers: Sequence[str]) -> Mapping[str, Sequence[str]]:
         """Return those of `tickers` of which something failed or is missing, and why."""
-        from stocks_assets.adapters.backlog import make_backlog
+        from stocks_assets.adapters.backlog import find_behind, make_backlog
         from stocks_assets.adapters.dbt_project import project_digest
 
         with self._source() as (source, warehouse):
@@ -421,7 +421,7 @@ class Platform:
                 warehouse,
                 tickers,
                 intraday_months=self._settings.intraday_months,
-                gold_project=project_digest(),
+                behind=find_behind(warehouse, tickers, gold_project=project_digest()),
             )
 
     def hints(self, tickers: Sequence[str]) -> list[str]:
