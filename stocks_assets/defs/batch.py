@@ -200,12 +200,14 @@ def _judge(
         context.log.warning(
             f"{asset}: {len(waiting)} of {expected} tickers have to wait: {waiting[0].reason}"
         )
+    failures = [Failure(asset, one.ticker, one.reason) for one in failed]
     if may_pass := [one for one in failed if one.may_pass]:
+        lasting = [f for f, one in zip(failures, failed, strict=True) if not one.may_pass]
+        warehouse.record_failures(context.run.run_id, lasting)
         # With no try left, those that failed are recorded as such and the others go on.
         request_retry(context, f"{len(may_pass)} tickers: {may_pass[0].reason}")
     if not failed:
         return
-    failures = [Failure(asset, one.ticker, one.reason) for one in failed]
     warehouse.record_failures(context.run.run_id, failures)
     if not is_deferred(context):
         raise dg.Failure(
