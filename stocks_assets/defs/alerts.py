@@ -170,7 +170,9 @@ def _end_of(records: Sequence[dg.RunRecord], warehouse: Warehouse) -> Finished |
 def _run(record: dg.RunRecord) -> Run:
     run = record.dagster_run
     state = _STATES.get(run.status, State.AT_WORK)
-    if state is State.FAILED and run.tags.get(_WILL_RETRY) == "true":
+    # Dagster says so of runs of commands as well, and starts none of them again.
+    is_retried = run.tags.get(_WILL_RETRY) == "true" and run.remote_job_origin is not None
+    if state is State.FAILED and is_retried:
         state = State.RETRIED
     ended_at = datetime.fromtimestamp(record.end_time, UTC) if record.end_time else None
     return Run(run.run_id, state, ended_at, run.parent_run_id)

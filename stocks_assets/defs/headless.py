@@ -27,12 +27,12 @@ from stocks_assets.defs.checks import (
 )
 from stocks_assets.defs.freshness import CHECK as FRESHNESS_CHECK
 from stocks_assets.defs.jobs import PROGRESS_LOGGER, REFRESH, refresh_run, refresh_runs
+from stocks_assets.defs.launch import PROCESS_TAG
 from stocks_assets.defs.rebuild import REBUILD
 from stocks_assets.defs.universe import Applied, Roster, universe
 from stocks_assets.domain.datasets import LISTINGS
 from stocks_assets.domain.planner import Priority
 
-PROCESS_TAG = "stocks/process"
 _GOLD = ("staging", "gold")
 _LISTINGS = tuple(dg.AssetKey([layer, LISTINGS.name]) for layer in ("bronze", "silver"))
 _CHECKS = (

@@ -1,5 +1,9 @@
 """Many tickers in few runs: what each way leaves behind of those that fail, and of a retry."""
 
+import logging
+import subprocess
+import sys
+import time
 from collections import Counter
 from datetime import date
 
@@ -7,11 +11,13 @@ import dagster as dg
 import psycopg
 import pytest
 from botocore.exceptions import ClientError
+from dagster._daemon.monitoring.run_monitoring import monitor_started_run
 
 from stocks_assets.adapters.backlog import find_behind, make_backlog
 from stocks_assets.adapters.bronze import BronzeStore
 from stocks_assets.adapters.dbt_project import project_digest
 from stocks_assets.adapters.sources.sample import SampleSource
+from stocks_assets.defs.launch import PROCESS_TAG, Watch, WatchedRunLauncher
 from stocks_assets.defs.partitions import tags_of
 from stocks_assets.domain.outcomes import TransportFailed, UnknownSymbol
 from stocks_assets.domain.planner import Allowance
@@ -195,3 +201,37 @@ def test_what_is_no_fault_of_a_server_is_not_tried_again(world, store):
     result = world.materialize(Breaking(), "bronze/daily_bars", first=TICKERS[0])
     assert not result.success
     assert not any(event.is_step_up_for_retry for event in result.all_events)
+
+
+def test_a_run_whose_process_is_killed_is_failed_whatever_started_it(warehouse):
+    """As Dagster's daemon does it, and by no more than what PostgreSQL knows."""
+    hold = (
+        "import sys; from stocks_assets.adapters.warehouse import Warehouse\n"
+        "with Warehouse(sys.argv[1]).alive(sys.argv[2]): print('held', flush=True); sys.stdin.read()"
+    )
+    now = [0.0]
+    launcher = WatchedRunLauncher(watch=Watch(lambda: warehouse, lambda: now[0]))
+    with dg.instance_for_test() as instance:
+        instance._run_launcher = launcher
+        run = dg.DagsterRun(
+            "refresh",
+            status=dg.DagsterRunStatus.STARTED,
+            tags={PROCESS_TAG: "another machine 1 2"},
+        )
+        instance.add_run(run)
+
+        def monitored(second):
+            now[0] = second
+            (record,) = instance.get_run_records()
+            monitor_started_run(instance, None, record, logging.getLogger(__name__))
+            return instance.get_run_by_id(run.run_id).status
+
+        command = [sys.executable, "-c", hold, warehouse.database_url, run.run_id]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+            assert process.stdout.readline() == b"held\n"
+            assert monitored(0.0) == monitored(100.0) == dg.DagsterRunStatus.STARTED
+            process.kill()
+        while warehouse.living([run.run_id]):
+            time.sleep(0.05)
+        assert monitored(200.0) == dg.DagsterRunStatus.STARTED
+        assert monitored(300.0) == dg.DagsterRunStatus.FAILURE
