@@ -430,12 +430,13 @@ def test_the_sensor_asks_for_one_run_for_the_files_that_wait(inbox, person, inst
     instance.add_dynamic_partitions(str(TICKERS.name), ["IBM", "MSFT"])
     assert look(inbox, instance).skip_message == "nothing lies below inbox/"
     person.put("inbox/prices/x.csv")
-    (request,) = look(inbox, instance)
-    assert request.run_key == look(inbox, instance)[0].run_key == digest(inbox.waiting())
-    assert request.run_config["resources"]["batch"]["config"]["tickers"] == ["IBM", "MSFT"]
-    assert request.tags[DEFER_ASSET_EVENTS] == "true"
+    request = look(inbox, instance)
+    assert request.run_key == look(inbox, instance).run_key == digest(inbox.waiting())
+    # What they hold is loaded for just their tickers, by the sensor on bronze.
+    assert request.asset_selection == [INBOX_KEY]
+    assert request.tags[DEFER_ASSET_EVENTS] == "false"
     person.put("inbox/prices/x.csv", ACTIONS)
-    assert look(inbox, instance)[0].run_key != request.run_key
+    assert look(inbox, instance).run_key != request.run_key
 
 
 def test_the_sensor_waits_for_tickers_and_for_the_run_that_is_on(inbox, person, instance):
