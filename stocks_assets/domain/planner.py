@@ -30,12 +30,13 @@ _MISSING_MONTH = timedelta(days=30)
 
 ANSWERED = ("Data", "Unavailable")
 """The kinds of outcome after which there is nothing to make good."""
-_UNKNOWN = "UnknownSymbol"
+UNKNOWN = "UnknownSymbol"
+"""The kind of outcome of a ticker that the vendor does not know."""
 # A ticker that the vendor does not know, or an endpoint that the key may not use, is asked for
 # again after so long; all else that failed is asked for again at once. What was not available may
 # have come when the dataset is due again.
 _RETRY_AFTER = {
-    _UNKNOWN: timedelta(days=7),
+    UNKNOWN: timedelta(days=7),
     "PremiumOnly": timedelta(days=1),
 }
 
@@ -140,7 +141,7 @@ def plan_calls(wants: Iterable[Want], now: datetime, allowance: Allowance) -> Pl
         want.call.ticker
         for want in wants
         if want.last
-        and want.last.outcome == _UNKNOWN
+        and want.last.outcome == UNKNOWN
         and want.call.ticker not in known
         and not is_due(want, now)
     }

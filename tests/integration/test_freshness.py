@@ -48,6 +48,15 @@ def test_checks_name_the_tickers_whose_bars_are_too_old_in_silver_and_in_gold(wo
 
     assert world.refresh(sample(week_ago), TICKERS).success
     assert world.refresh(sample(newest), TICKERS[:-1]).success
+    # Asked today, the vendor had no more of it.
+    for check in (daily_bars, gold_is_fresh):
+        assert judged(world, check).passed
+    with world.warehouse.connect() as connection:
+        moment = now - timedelta(days=7)
+        connection.execute(
+            "update ops.fetches set checked_at = %s, had_at = %s where ticker = %s",
+            (moment, moment, LAGGARD),
+        )
     for check in (daily_bars, gold_is_fresh):
         told = judged(world, check)
         assert (told.passed, told.severity) == (False, dg.AssetCheckSeverity.WARN)
