@@ -41,7 +41,8 @@ def bronze_inbox(
         context.log.warning(line)
     metadata = describe(outcomes, universe(context.instance))
     deferred = is_deferred(context)
-    if deferred or any(isinstance(outcome, Left) for outcome in outcomes):
+    # What the last files came to stays in sight until there are others.
+    if (deferred and outcomes) or any(isinstance(outcome, Left) for outcome in outcomes):
         yield dg.AssetMaterialization(asset_key=context.asset_key, metadata=metadata)
     if left := [outcome for outcome in outcomes if isinstance(outcome, Left)]:
         reasons = "; ".join(f"{outcome.path}: {outcome.reason}" for outcome in left[:_SHOWN])
