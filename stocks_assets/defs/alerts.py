@@ -1,19 +1,27 @@
 """A failing job, and one that works again, reach whoever the settings name."""
 
 import json
+import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 import dagster as dg
 from dagster._core.execution.backfill import BULK_ACTION_TERMINAL_STATUSES
+from dagster._core.scheduler.instigation import TickStatus
+from dagster_shared.error import SerializableErrorInfo
 
 from stocks_assets.adapters.messages import Messenger, NotSentError
 from stocks_assets.adapters.warehouse import Warehouse
 from stocks_assets.defs.jobs import BATCH, BATCH_RUNS
+from stocks_assets.defs.logs import Redactor
 from stocks_assets.domain.alerts import Finished, Run, State, Told, find_alerts, judge
+from stocks_assets.settings import read_settings
 
+NAME = "alerts"
 _SECONDS_BETWEEN_LOOKS = 30
+_TICKED = [TickStatus.SUCCESS, TickStatus.SKIPPED, TickStatus.FAILURE]
+_REASON_LENGTH = 600
 _ENDED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE]
 _STATES = {
     dg.DagsterRunStatus.SUCCESS: State.SUCCEEDED,
@@ -74,17 +82,22 @@ def alerts_sensor(messenger: Messenger, *, ui_url: str) -> dg.SensorDefinition:
     """Return the sensor that sends by `messenger`; its links go to `ui_url`."""
 
     @dg.sensor(
-        name="alerts",
+        name=NAME,
         minimum_interval_seconds=_SECONDS_BETWEEN_LOOKS,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Sends a message when a job begins to fail, and when it works again: once all "
-        "runs of a request have ended. What cannot be sent is sent again with the next look.",
+        "runs of a request have ended. Schedules and sensors whose ticks fail count as well. What "
+        "cannot be sent is sent again with the next look.",
     )
     def alerts(
         context: dg.SensorEvaluationContext, warehouse: dg.ResourceParam[Warehouse]
     ) -> dg.SkipReason:
         memory, sent, trouble = _Memory.read(context.cursor), 0, ""
-        for alert, then in find_alerts(memory.told, _ends(context.instance, warehouse, memory)):
+        ends = [
+            *_ends(context.instance, warehouse, memory),
+            *_ticks(context.instance, memory.told),
+        ]
+        for alert, then in find_alerts(memory.told, ends):
             if alert is not None:
                 word = "works again" if alert.recovered else "failed"
                 about, ways = memory.sent
@@ -139,6 +152,38 @@ def _ends(
                 if ended_at is None
                 else replace(end, ended_at=max(end.ended_at, datetime.fromtimestamp(ended_at, UTC)))
             )
+
+
+def _ticks(instance: dg.DagsterInstance, told: Told) -> Iterator[Finished]:
+    """Yield the last tick of each schedule and sensor, where it failed or works again."""
+    redact = Redactor.from_settings(read_settings())
+    for state in instance.all_instigator_state():
+        name = f"{state.instigator_type.value.lower()} {state.instigator_name}"
+        ticks = instance.get_ticks(
+            state.instigator_origin_id,
+            state.selector_id,
+            after=told.until.timestamp(),
+            limit=1,
+            statuses=_TICKED,
+        )
+        if state.instigator_name == NAME or not ticks:
+            continue
+        tick, has_failed = ticks[0], ticks[0].status is TickStatus.FAILURE
+        if has_failed or name in told.failing:
+            yield Finished(
+                f"tick {tick.tick_id}",
+                name,
+                datetime.fromtimestamp(tick.end_timestamp or tick.timestamp, UTC),
+                not has_failed,
+                redact(_cause(tick.error)) if tick.error is not None else "",
+                "automation",
+            )
+
+
+def _cause(error: SerializableErrorInfo) -> str:
+    while error.cause is not None:
+        error = error.cause
+    return textwrap.shorten(error.message, _REASON_LENGTH, placeholder=" ...")
 
 
 def _request_of(run: dg.DagsterRun) -> tuple[str, str]:

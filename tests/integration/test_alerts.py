@@ -3,11 +3,22 @@
 import json
 import socketserver
 import threading
+import time
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import dagster as dg
 import pytest
+from dagster._core.definitions.run_request import InstigatorType
+from dagster._core.remote_origin import GrpcServerCodeLocationOrigin, RemoteRepositoryOrigin
+from dagster._core.scheduler.instigation import (
+    InstigatorState,
+    InstigatorStatus,
+    ScheduleInstigatorData,
+    TickData,
+    TickStatus,
+)
+from dagster_shared.error import SerializableErrorInfo
 
 from stocks_assets.adapters.messages import Messenger, NotSentError
 from stocks_assets.adapters.warehouse import Failure
@@ -153,15 +164,31 @@ def test_a_request_of_many_runs_fails_once(warehouse):
     ]
 
 
-def test_a_failure_that_dagster_makes_good_by_itself_is_not_told(warehouse):
-    with served(Webhook()) as webhook, dg.instance_for_test() as instance:
+CODE = RemoteRepositoryOrigin(GrpcServerCodeLocationOrigin("localhost", 1), "__repository__")
+
+
+@pytest.mark.parametrize("of_daemon", [True, False])
+def test_a_failure_that_dagster_makes_good_by_itself_is_not_told(warehouse, of_daemon):
+    """It says that it will, and does for those runs that it has started."""
+    origin = CODE.get_job_origin("nightly") if of_daemon else None
+    retries = {"run_retries": {"enabled": True, "max_retries": 3}}
+    with served(Webhook()) as webhook, dg.instance_for_test(overrides=retries) as instance:
         look = Looks(instance, warehouse, Messenger(webhook.url))
         look()
-        first = look.end(fails=True, tags={"dagster/will_retry": "true"})
+        started = dg.DagsterRun(
+            "nightly", status=dg.DagsterRunStatus.STARTED, remote_job_origin=origin
+        )
+        run = instance.add_run(started)
+        instance.report_run_failed(run, "its process is gone")
+        assert instance.get_run_by_id(run.run_id).tags["dagster/will_retry"] == "true"
         look()
-        look.end(fails=False, tags={"dagster/root_run_id": first, "dagster/parent_run_id": first})
+        assert len(webhook.got) == (0 if of_daemon else 1)
+        look.end(
+            fails=False,
+            tags={"dagster/root_run_id": run.run_id, "dagster/parent_run_id": run.run_id},
+        )
         look()
-    assert webhook.got == []
+        assert len(webhook.got) == (0 if of_daemon else 2)
 
 
 def test_a_message_that_went_out_one_way_is_not_sent_that_way_again(warehouse):
@@ -183,6 +210,57 @@ def test_a_message_that_went_out_one_way_is_not_sent_that_way_again(warehouse):
             look()
             assert len(server.got) == 1
     assert len(webhook.got) == 1
+
+
+def test_a_schedule_whose_tick_fails_is_told_and_so_is_its_recovery(warehouse):
+    origin = CODE.get_instigator_origin("after_the_close")
+
+    def ticked(instance, status, error=None):
+        now = time.time()
+        instance.create_tick(
+            TickData(
+                origin.get_id(),
+                "after_the_close",
+                InstigatorType.SCHEDULE,
+                status,
+                now,
+                run_ids=["one"] if status is TickStatus.SUCCESS else [],
+                skip_reason="closed" if status is TickStatus.SKIPPED else None,
+                error=error,
+                selector_id=origin.get_selector().get_id(),
+                end_timestamp=now,
+            )
+        )
+
+    with served(Webhook()) as webhook, dg.instance_for_test() as instance:
+        look = Looks(instance, warehouse, Messenger(webhook.url))
+        instance.add_instigator_state(
+            InstigatorState(
+                origin,
+                InstigatorType.SCHEDULE,
+                InstigatorStatus.RUNNING,
+                ScheduleInstigatorData("30 18 * * 1-5", None),
+            )
+        )
+        look()
+        ticked(instance, TickStatus.SUCCESS)
+        look()
+        assert webhook.got == []
+        broken = SerializableErrorInfo("postgresql://me:s3cret@db is away", [], "OperationalError")
+        ticked(instance, TickStatus.FAILURE, broken)
+        look()
+        look()
+        assert len(webhook.got) == 1
+        assert webhook.got[0].startswith("stocks: schedule after_the_close failed\n")
+        assert "is away" in webhook.got[0]
+        assert "s3cret" not in webhook.got[0]
+        assert webhook.got[0].endswith("http://ui/automation")
+        ticked(instance, TickStatus.SKIPPED)
+        look()
+        look()
+        assert [text.splitlines()[0] for text in webhook.got[1:]] == [
+            "stocks: schedule after_the_close works again"
+        ]
 
 
 def test_mail_goes_to_whom_the_settings_name():
