@@ -28,7 +28,8 @@ DEFER_ASSET_EVENTS = "dagster/defer_asset_events"
 DATA_VERSION = "dagster/data_version"
 # No more than so many reasons are shown in one place; all of them are in ops.failures.
 _SHOWN = 50
-# A process that is killed loses the events of no more than that; what they tell of is done.
+# They are written with the first result after that time, so a process that is killed while a result
+# is long in coming loses the events of those before it. What they tell of is done.
 _SECONDS_TOGETHER = 1.0
 
 Event = dg.AssetMaterialization | dg.MaterializeResult[Any]
@@ -109,7 +110,7 @@ def record(
     *,
     expected: int,
 ) -> Iterator[Event]:
-    """Turn results into the events of their partitions, as they come, a second's worth at a time.
+    """Turn results into the events of their partitions, as they come, a second's worth or more.
 
     What the source has nothing of is recorded as such, so that what follows does not wait for it.
     A ticker that has to wait, as no call is left for it, has no event: nothing failed.
