@@ -60,7 +60,7 @@ run_retries: {{enabled: true, max_retries: {max_retries}, retry_on_asset_or_op_f
 python_logs:
   dagster_handler_config:
     handlers:
-      runs: {{class: stocks_assets.defs.logs.RunLog, filename: {run_log}, level: INFO}}
+      runs: {{class: stocks_assets.defs.logs.RunLog, filename: {run_log}, level: DEBUG}}
 telemetry:
   enabled: false
 nux:
@@ -162,10 +162,9 @@ class Platform:
         return connections
 
     def _run_log(self) -> Path:
-        """Return where runs log to; a file that has grown too long is kept beside it."""
+        """Return where runs log to."""
         log = processes.log_path(self._settings.home, "runs")
         log.parent.mkdir(exist_ok=True)
-        processes.turn_over(log)
         return log
 
     def _reader(self) -> "Reader":
