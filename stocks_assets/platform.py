@@ -455,6 +455,10 @@ class Platform:
             progress("the settings have changed since the UI was started: starting it again")
             for name in reversed(_DAGSTER):
                 processes.stop(home, name)
+        elif not processes.read(home, _CODE):
+            # It comes back on another port, which those that use it read when they start.
+            for name in (_DAEMON, _WEBSERVER):
+                processes.stop(home, name)
         homes.write_private(digest, self._settings.digest())
         running = {name: processes.read(home, name) for name in _DAGSTER}
         code, web = running[_CODE], running[_WEBSERVER]
