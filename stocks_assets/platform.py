@@ -186,7 +186,7 @@ class Platform:
         """Write it where it says something else; runs log to the file `log`, or on the console."""
         path = self._dagster_home / "dagster.yaml"
         kind = f"RunLog, filename: {json.dumps(str(log))}" if log else "RunLines"
-        handler = f"{{class: stocks_assets.defs.logs.{kind}, level: INFO}}"
+        handler = f"{{class: stocks_assets.defs.logs.{kind}, level: DEBUG}}"
         text = _DAGSTER_YAML.format(max_retries=3, handler=handler)
         if not _says(path, text):
             with homes.working_in(self._settings.home):
@@ -215,10 +215,9 @@ class Platform:
         ensure_database(connections.dagster_database_url)
 
     def _run_log(self) -> Path:
-        """Return where runs log to; a file that has grown too long is kept beside it."""
+        """Return where runs log to."""
         log = processes.log_path(self._settings.home, "runs")
         log.parent.mkdir(exist_ok=True)
-        processes.turn_over(log)
         return log
 
     def _reader(self) -> "Reader":
