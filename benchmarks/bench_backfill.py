@@ -95,7 +95,7 @@ def main() -> None:
         default=SampleMarket().first_session,
         help="of the market; a later one makes the histories shorter",
     )
-    parser.add_argument("--plot", type=Path, default=Path("benchmarks/bench_backfill.png"))
+    parser.add_argument("--plot", type=Path, default=Path("benchmarks/out/bench_backfill.png"))
     parser.add_argument("--keep", action="store_true", help="leave the folders, for a look at logs")
     options = parser.parse_args()
     naive = run_of_each(options) if options.naive else {"seconds_a_ticker": math.nan}
@@ -333,7 +333,7 @@ def next_session(stack, options) -> dict:
         began = time.perf_counter()
         ids = [
             stack.launch("refresh", None, config, tags)
-            for config, tags in refresh_runs(stack.tickers, stack.tickers, at_most=500)
+            for config, tags in refresh_runs("day after", stack.tickers, stack.tickers, at_most=500)
         ]
         finish(stack, lambda: ended(stack.runs(runIds=ids)))
         seconds = time.perf_counter() - began
@@ -496,6 +496,7 @@ def plot(results, path) -> None:
     right.set(xlabel="tickers", ylabel="share of a backfill, %")
     right.legend()
     figure.tight_layout()
+    path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
     print(f"plotted in {path}")
 

@@ -186,7 +186,7 @@ class Platform:
         """Write it where it says something else; runs log to the file `log`, or on the console."""
         path = self._dagster_home / "dagster.yaml"
         kind = f"RunLog, filename: {json.dumps(str(log))}" if log else "RunLines"
-        handler = f"{{class: stocks_assets.defs.logs.{kind}, level: INFO}}"
+        handler = f"{{class: stocks_assets.defs.logs.{kind}, level: DEBUG}}"
         text = _DAGSTER_YAML.format(max_retries=3, handler=handler)
         if not _says(path, text):
             with homes.working_in(self._settings.home):
@@ -215,10 +215,9 @@ class Platform:
         ensure_database(connections.dagster_database_url)
 
     def _run_log(self) -> Path:
-        """Return where runs log to; a file that has grown too long is kept beside it."""
+        """Return where runs log to."""
         log = processes.log_path(self._settings.home, "runs")
         log.parent.mkdir(exist_ok=True)
-        processes.turn_over(log)
         return log
 
     def _reader(self) -> "Reader":
@@ -412,7 +411,7 @@ class Platform:
 
     def backlog(self, tickers: Sequence[str]) -> Mapping[str, Sequence[str]]:
         """Return those of `tickers` of which something failed or is missing, and why."""
-        from stocks_assets.adapters.backlog import make_backlog
+        from stocks_assets.adapters.backlog import find_behind, make_backlog
         from stocks_assets.adapters.dbt_project import project_digest
 
         with self._source() as (source, warehouse):
@@ -421,7 +420,7 @@ class Platform:
                 warehouse,
                 tickers,
                 intraday_months=self._settings.intraday_months,
-                gold_project=project_digest(),
+                behind=find_behind(warehouse, tickers, gold_project=project_digest()),
             )
 
     def hints(self, tickers: Sequence[str]) -> list[str]:

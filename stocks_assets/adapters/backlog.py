@@ -1,6 +1,7 @@
 """The backlog, made from what the warehouse knows."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from stocks_assets.adapters.gaps import find_gaps
@@ -13,18 +14,42 @@ from stocks_assets.domain.payloads import SILVER_TABLES
 from stocks_assets.domain.planner import Priority, Want
 
 
+@dataclass(frozen=True, slots=True)
+class Behind:
+    """Tickers that are fetched and not done: the tables of each in silver, and those of gold."""
+
+    silver: Mapping[str, Sequence[str]]
+    gold: Sequence[str]
+
+    @property
+    def tickers(self) -> set[str]:
+        """Return all of them: no call to the vendor is needed for any."""
+        return {*self.silver, *self.gold}
+
+
+def find_behind(warehouse: Warehouse, tickers: Sequence[str], *, gold_project: str) -> Behind:
+    """Return those of `tickers` whose newest objects are not in silver, or whose silver in gold.
+
+    `gold_project` is the digest of the dbt project that gold should be built by.
+    """
+    inputs = [
+        (table.name, dataset.name) for table in SILVER_TABLES.values() for dataset in table.inputs
+    ]
+    return Behind(
+        warehouse.tickers_behind_in_silver(tickers, inputs),
+        list(warehouse.tickers_behind_in_gold(tickers, gold_project)),
+    )
+
+
 def make_backlog(
     source: Source,
     warehouse: Warehouse,
     tickers: Sequence[str],
     *,
     intraday_months: int,
-    gold_project: str,
+    behind: Behind,
 ) -> dict[str, list[str]]:
-    """Return those of `tickers` of which something failed or is missing, in order, and why.
-
-    `gold_project` is the digest of the dbt project that gold should be built by.
-    """
+    """Return those of `tickers` of which something failed or is missing, in order, and why."""
     now = datetime.now(UTC)
     fetches = warehouse.fetches()
     wants = (
@@ -33,15 +58,12 @@ def make_backlog(
         if not dataset.is_of_market and source.offers(dataset)
         for call in calls_for(dataset, tickers, now, intraday_months)
     )
-    inputs = [
-        (table.name, dataset.name) for table in SILVER_TABLES.values() for dataset in table.inputs
-    ]
     found = find_backlog(
         wants,
         now,
         failed=warehouse.failed_fetches(),
         gaps=[gap for gap, is_fillable in find_gaps(warehouse, tickers, now) if is_fillable],
-        behind_in_silver=warehouse.tickers_behind_in_silver(tickers, inputs),
-        behind_in_gold=warehouse.tickers_behind_in_gold(tickers, gold_project),
+        behind_in_silver=behind.silver,
+        behind_in_gold=behind.gold,
     )
     return {ticker: found[ticker] for ticker in tickers if ticker in found}

@@ -21,6 +21,9 @@ from stocks_assets.domain.datasets import DATASETS, LARGEST_REPLY, Call, Dataset
 from stocks_assets.domain.outcomes import Data, DayQuotaSpent, Outcome, Refused, Unavailable
 from stocks_assets.errors import InvalidKeyError
 
+NOT_STORED = "NotStored"
+"""The kind of outcome of a call whose reply the bucket did not take."""
+
 
 @dataclass(frozen=True, slots=True)
 class Stored:
@@ -202,7 +205,7 @@ class BronzeStore:
             try:
                 kind, result = type(outcome).__name__, self._keep(outcome, call, newest)
             except (ClientError, BotoCoreError) as error:
-                kind, self._is_closed = "NotStored", True
+                kind, self._is_closed = NOT_STORED, True
                 result = Failed(
                     call.ticker,
                     f"the bucket did not take the reply: {error}",

@@ -4,9 +4,17 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from stocks_assets.adapters.warehouse import Warehouse
-from stocks_assets.domain.calendar import NEW_YORK, sessions
+from stocks_assets.domain.calendar import NEW_YORK, last_closed_session, sessions
 from stocks_assets.domain.datasets import DAILY_BARS, Call
-from stocks_assets.domain.gaps import VENDOR_SINCE, Expectation, Gap, Holding, can_be_filled
+from stocks_assets.domain.gaps import (
+    SETTLES_AFTER,
+    VENDOR_SINCE,
+    Expectation,
+    Gap,
+    Holding,
+    can_be_filled,
+    may_lack,
+)
 from stocks_assets.domain.planner import Priority, Want, is_due
 
 
@@ -32,9 +40,27 @@ def find_gaps(
     for holding in holdings:
         call = Call(DAILY_BARS.name, holding.ticker)
         last = fetches.get(call)
-        may_ask = is_due(Want(call, Priority.NORMAL, last), now)
+        may_ask = is_due(Want(call, Priority.NORMAL, last, is_lacking=True), now)
         found += [
             (gap, may_ask and can_be_filled(gap, last))
             for gap in expected.gaps(holding, stored.get(holding.ticker))
         ]
     return found
+
+
+def find_lacking(warehouse: Warehouse, tickers: Sequence[str], now: datetime) -> set[str]:
+    """Return those of `tickers` that lack bars which a call may bring that is not due otherwise.
+
+    Nothing is counted where no answer came before the vendor had had time for the last session.
+    """
+    fetches = warehouse.fetches()
+    settled = last_closed_session(now - SETTLES_AFTER)
+    early = []
+    for ticker in tickers:
+        call = Call(DAILY_BARS.name, ticker)
+        last = fetches.get(call)
+        if may_lack(last, settled) and not is_due(Want(call, Priority.NORMAL, last), now):
+            early.append(ticker)
+    if not early:
+        return set()
+    return {gap.ticker for gap, is_fillable in find_gaps(warehouse, early, now) if is_fillable}

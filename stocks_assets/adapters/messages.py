@@ -15,7 +15,14 @@ _SECONDS = 15
 
 
 class NotSentError(StocksError):
-    """A message did not reach whoever takes it; the text says who and why, and no secret."""
+    """A message did not reach whoever takes it; the text says who and why, and no secret.
+
+    `sent` are the ways by which it did go out.
+    """
+
+    def __init__(self, text: str, sent: frozenset[str]) -> None:
+        super().__init__(text)
+        self.sent = sent
 
 
 @dataclass(frozen=True)
@@ -34,29 +41,30 @@ class Messenger:
         ways = [way for way, url in (("webhook", self.webhook_url), ("mail", self.smtp_url)) if url]
         return f"Messenger({' and '.join(ways) or 'nowhere'})"
 
-    def send(self, subject: str, text: str) -> None:
-        """Send by every way there is, even where one of them fails.
+    def send(self, subject: str, text: str, *, except_by: frozenset[str] = frozenset()) -> None:
+        """Send by every way there is, even where one of them fails, `except_by` some.
 
         Raises:
             NotSentError: one of them did not take it.
         """
-        failed = []
+        failed, sent = [], set(except_by)
         ways: list[tuple[str, bool, Callable[[str, str], None]]] = [
             ("webhook", self.webhook_url is not None, self._post),
             ("mail", self.smtp_url is not None and self.mail_to is not None, self._mail),
         ]
         for name, is_set, way in ways:
-            if not is_set:
+            if not is_set or name in except_by:
                 continue
             try:
                 way(subject, text)
+                sent.add(name)
             except httpx.HTTPStatusError as error:
                 failed.append(f"the {name} answered {error.response.status_code}")
             except (httpx.HTTPError, smtplib.SMTPException, OSError) as error:
                 # Their texts may have the URL.
                 failed.append(f"no {name} was sent ({type(error).__name__})")
         if failed:
-            raise NotSentError(f"{'; '.join(failed)}: {subject}")
+            raise NotSentError(f"{'; '.join(failed)}: {subject}", frozenset(sent))
 
     def _post(self, subject: str, text: str) -> None:
         assert self.webhook_url is not None

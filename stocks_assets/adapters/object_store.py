@@ -27,8 +27,8 @@ _CONFIG = Config(
     s3={"addressing_style": "path"},
     connect_timeout=5,
     read_timeout=60,
-    # With up to 20 s between two tries: a store that restarts is waited for.
-    retries={"mode": "standard", "max_attempts": 7},
+    # Some seconds in all: a store that restarts is waited for, one that is not there is said soon.
+    retries={"mode": "standard", "max_attempts": 5},
     max_pool_connections=32,
 )
 # Of a file of people's own: what STOCKS_INBOX_MAX_MB may be at most.

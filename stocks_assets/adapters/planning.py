@@ -3,10 +3,11 @@
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 
+from stocks_assets.adapters.gaps import find_lacking
 from stocks_assets.adapters.sources.port import Source
 from stocks_assets.adapters.warehouse import Warehouse
 from stocks_assets.domain.calendar import NEW_YORK
-from stocks_assets.domain.datasets import DATASETS, MARKET, Call, Dataset, parts_of
+from stocks_assets.domain.datasets import DAILY_BARS, DATASETS, MARKET, Call, Dataset, parts_of
 from stocks_assets.domain.listings import delisted_since
 from stocks_assets.domain.planner import Plan, Priority, Want, plan_calls
 
@@ -25,8 +26,15 @@ def make_plan(
     now = datetime.now(UTC)
     fetches, priorities = warehouse.fetches(), warehouse.priorities()
     delisted = delisted_since(warehouse.listings())
+    lacking = find_lacking(warehouse, tickers, now)
     wants = (
-        Want(call, _priority(call, priorities), fetches.get(call), delisted.get(call.ticker))
+        Want(
+            call,
+            _priority(call, priorities),
+            fetches.get(call),
+            delisted.get(call.ticker),
+            is_lacking=call.dataset == DAILY_BARS.name and call.ticker in lacking,
+        )
         for dataset in DATASETS.values()
         if source.offers(dataset)
         for call in calls_for(dataset, tickers, now, intraday_months)

@@ -330,15 +330,15 @@ class Warehouse:
             ).fetchall()
         return {Call(*row[:3]): Checked(*row[3:]) for row in rows}
 
-    def fetched_since(self, dataset: str, moment: datetime) -> set[Call]:
-        """Return the calls of `dataset` that were answered at or after `moment`."""
+    def noted_since(self, dataset: str, moment: datetime) -> dict[Call, tuple[str, str]]:
+        """Return the calls of `dataset` made at or after `moment`: kind of outcome and reason."""
         with self.connect() as connection:
             rows = connection.execute(
-                "select dataset, ticker, part from ops.fetches where dataset = %s "
-                "and checked_at >= %s and outcome in ('Data', 'Unavailable')",
+                "select dataset, ticker, part, outcome, coalesce(reason, outcome) from ops.fetches "
+                "where dataset = %s and checked_at >= %s",
                 (dataset, moment),
             ).fetchall()
-        return {Call(*call) for call in rows}
+        return {Call(*row[:3]): (row[3], row[4]) for row in rows}
 
     def listings(self) -> pl.DataFrame:
         """Return `silver.listings`: ticker, company_name, exchange, asset_type, dates, status."""

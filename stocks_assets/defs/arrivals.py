@@ -60,7 +60,7 @@ def arrivals_sensor(*, registers_unknown: bool) -> dg.SensorDefinition:
         plan = plan_loads(
             arrivals.unloaded(members),
             universe=members,
-            busy=_busy(context.instance, warehouse, members, now),
+            busy=find_busy(context.instance, warehouse, members, now),
             registers=registers_unknown,
             now=now,
         )
@@ -93,7 +93,7 @@ def _requests(plan: LoadPlan, members: Sequence[str]) -> Iterator[dg.RunRequest]
         )
 
 
-def _busy(
+def find_busy(
     instance: dg.DagsterInstance, warehouse: Warehouse, members: Sequence[str], now: datetime
 ) -> Busy:
     """Return what unfinished runs will load; one whose process is gone will load nothing.

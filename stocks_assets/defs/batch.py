@@ -28,7 +28,8 @@ DEFER_ASSET_EVENTS = "dagster/defer_asset_events"
 DATA_VERSION = "dagster/data_version"
 # No more than so many reasons are shown in one place; all of them are in ops.failures.
 _SHOWN = 50
-# A process that is killed loses the events of no more than that; what they tell of is done.
+# They are written with the first result after that time, so a process that is killed while a result
+# is long in coming loses the events of those before it. What they tell of is done.
 _SECONDS_TOGETHER = 1.0
 
 Event = dg.AssetMaterialization | dg.MaterializeResult[Any]
@@ -109,7 +110,7 @@ def record(
     *,
     expected: int,
 ) -> Iterator[Event]:
-    """Turn results into the events of their partitions, as they come, a second's worth at a time.
+    """Turn results into the events of their partitions, as they come, a second's worth or more.
 
     What the source has nothing of is recorded as such, so that what follows does not wait for it.
     A ticker that has to wait, as no call is left for it, has no event: nothing failed.
@@ -200,12 +201,14 @@ def _judge(
         context.log.warning(
             f"{asset}: {len(waiting)} of {expected} tickers have to wait: {waiting[0].reason}"
         )
+    failures = [Failure(asset, one.ticker, one.reason) for one in failed]
     if may_pass := [one for one in failed if one.may_pass]:
+        lasting = [f for f, one in zip(failures, failed, strict=True) if not one.may_pass]
+        warehouse.record_failures(context.run.run_id, lasting)
         # With no try left, those that failed are recorded as such and the others go on.
         request_retry(context, f"{len(may_pass)} tickers: {may_pass[0].reason}")
     if not failed:
         return
-    failures = [Failure(asset, one.ticker, one.reason) for one in failed]
     warehouse.record_failures(context.run.run_id, failures)
     if not is_deferred(context):
         raise dg.Failure(

@@ -8,7 +8,15 @@ from typing import Any
 
 import dagster as dg
 
-from stocks_assets.adapters.bronze import BronzeStore, Failed, Result, Skipped, Stored, Waiting
+from stocks_assets.adapters.bronze import (
+    NOT_STORED,
+    BronzeStore,
+    Failed,
+    Result,
+    Skipped,
+    Stored,
+    Waiting,
+)
 from stocks_assets.adapters.planning import calls_for, make_plan
 from stocks_assets.adapters.sources.port import Source
 from stocks_assets.adapters.warehouse import Warehouse
@@ -23,10 +31,10 @@ from stocks_assets.defs.batch import (
     valid_and_not,
 )
 from stocks_assets.defs.partitions import TICKERS
-from stocks_assets.defs.retries import retried
+from stocks_assets.defs.retries import is_another_try, retried
 from stocks_assets.domain.bronze_key import QuarantineKey
 from stocks_assets.domain.datasets import DATASETS, Call, Dataset
-from stocks_assets.domain.planner import Plan
+from stocks_assets.domain.planner import ANSWERED, Plan
 
 OWNERS = ["team:data-platform"]
 KINDS = {"s3", "bronze"}
@@ -74,25 +82,33 @@ def bronze_asset(
             yield from record(context, warehouse, _not_offered(calls), expected=len(valid))
             return
         plan = make_plan(source, warehouse, valid, intraday_months=months) if deferred else None
+        since = resumed_since(context)
+        noted = warehouse.noted_since(dataset.name, since) if since is not None else {}
+        # What failed in a try before this one did so in this run; it is not asked for again. What
+        # the store did not take is.
+        failed = {
+            call: Failed(call.ticker, noted[call][1])
+            for call in (calls if is_another_try(context) else ())
+            if call in noted and noted[call][0] not in (*ANSWERED, NOT_STORED)
+        }
         if plan is not None:
-            calls = plan.of(dataset.name)
+            calls = [call for call in plan.of(dataset.name) if call not in failed]
             context.log.info(f"bronze/{dataset.name}: {plan.describe()}")
             yield dg.AssetObservation(context.asset_key, metadata=plan_metadata(plan))
-        known: Iterator[tuple[Call, Result]] = iter(())
-        if plan is None and (since := resumed_since(context)) is not None:
-            answered = warehouse.fetched_since(dataset.name, since)
-            if deferred:
-                calls = [call for call in calls if call not in answered]
-            else:
-                # Dagster waits for their events, which may be lost though the call was noted.
-                known = bronze.known(dataset, [call for call in calls if call in answered])
-        else:
-            answered = set()
-        asked_for = [call for call in calls if call not in answered]
+        answered = [
+            call
+            for call in (calls if plan is None else ())
+            if call in noted and noted[call][0] in ANSWERED
+        ]
+        passed_over = {*answered, *failed}
+        asked_for = [call for call in calls if call not in passed_over]
+        # Dagster waits for the events of partitions, which may be lost though the call was noted.
+        known = iter(()) if deferred else bronze.known(dataset, answered)
         made = bronze.ingest(
             source, dataset, asked_for, threads=fetch_threads, decided_at=decided_at
         )
-        results = merge_parts(calls, chain(known, made))
+        calls = [*failed, *([] if deferred else answered), *asked_for]
+        results = merge_parts(calls, chain(failed.items(), known, made))
 
         def described() -> Iterator[Done | Skipped | Failed | Waiting]:
             yield from [] if dataset.is_of_market else invalid
@@ -132,7 +148,7 @@ def _describe(
             f"{call.part}: {result.reason}" if call.part else result.reason
             for call, result in failed
         )
-        return Failed(ticker, reasons)
+        return Failed(ticker, reasons, may_pass=all(result.may_pass for _, result in failed))
     in_order = sorted(parts, key=lambda part: part[0])
     stored = [result for _, result in in_order if isinstance(result, Stored)]
     if not stored:

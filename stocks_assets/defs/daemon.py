@@ -15,6 +15,9 @@ from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
 from dagster._daemon import backfill, controller
 from dagster._daemon.cli import main
 
+from stocks_assets.defs.jobs import UNFINISHED
+from stocks_assets.errors import StackError
+
 SECONDS_BETWEEN_LOOKS = 3
 _BACKFILL_TAG = "dagster/backfill"
 
@@ -25,8 +28,8 @@ def can_go_on(instance: dg.DagsterInstance, one: PartitionBackfill) -> bool:
     """Tell whether there is something to do: no run of the backfill waits or is at work."""
     if one.status != BulkActionStatus.REQUESTED:
         return True
-    runs = instance.get_runs(dg.RunsFilter(tags={_BACKFILL_TAG: one.backfill_id}))
-    return all(run.is_finished for run in runs)
+    unfinished = dg.RunsFilter(tags={_BACKFILL_TAG: one.backfill_id}, statuses=UNFINISHED)
+    return not instance.get_runs(unfinished, limit=1)
 
 
 def _go_on_with_those_that_can(
@@ -40,7 +43,26 @@ def _go_on_with_those_that_can(
     yield from _go_on(workspace_process_context, logger, able, **others)
 
 
-if __name__ == "__main__":
+def take_over() -> None:
+    """Put the two replacements into Dagster's daemon.
+
+    Raises:
+        StackError: this version of Dagster would not use them.
+    """
+    users = (
+        (backfill.execute_backfill_iteration_loop, "DEFAULT_DAEMON_INTERVAL_SECONDS"),
+        (backfill.execute_backfill_iteration, "execute_backfill_jobs"),
+    )
+    for user, name in users:
+        if name not in user.__code__.co_names:
+            raise StackError(
+                f"Dagster's {user.__name__} uses {name} no more, so backfills would go wrong: "
+                "install the locked requirements"
+            )
     controller.DEFAULT_DAEMON_INTERVAL_SECONDS = SECONDS_BETWEEN_LOOKS
     backfill.execute_backfill_jobs = _go_on_with_those_that_can  # type: ignore[assignment]
+
+
+if __name__ == "__main__":
+    take_over()
     main()

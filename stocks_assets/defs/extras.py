@@ -13,6 +13,7 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 from stocks_assets.defs.gold import ALL_ROWS
 from stocks_assets.defs.rebuild import rebuild_job
 from stocks_assets.defs.universe import universe
+from stocks_assets.domain.calendar import NEW_YORK, ends_first_week, ends_week
 
 PROVE = "prove_gold"
 _MONTHS = 12
@@ -30,35 +31,41 @@ def prove_job(gold: dg.AssetsDefinition) -> UnresolvedAssetJobDefinition:
 
 @dg.schedule(
     job_name=PROVE,
-    cron_schedule="0 10 * * 6",
+    cron_schedule="30 21 * * 1-5",
     execution_timezone="America/New_York",
     default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Lets every dbt test look at all rows of gold, on Saturday morning.",
+    description="Lets every dbt test look at all rows of gold, at 21:30 New York time of a week's "
+    "last session.",
 )
 def every_week(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
     """Request the run."""
+    day = context.scheduled_execution_time.astimezone(NEW_YORK).date()
+    if not ends_week(day):
+        return dg.SkipReason(f"{day} is not the last session of its week")
     if not universe(context.instance):
         return dg.SkipReason("there are no tickers yet")
-    return dg.RunRequest(run_key=f"{context.scheduled_execution_time:%Y-%m-%d}")
+    return dg.RunRequest(run_key=day.isoformat())
 
 
 @dg.schedule(
     job=rebuild_job,
-    cron_schedule="0 12 1-7 * *",
+    cron_schedule="30 20 * * 1-5",
     execution_timezone="America/New_York",
     default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Builds a twelfth of silver anew from bronze, at noon of the first Saturday of a "
-    "month: in a year, all of it. What is stored and is not what bronze says is put right.",
+    description="Builds a twelfth of silver anew from bronze, at 20:30 New York time of the first "
+    "session of a month that ends a week: in a year, all of it. What is stored and is not what "
+    "bronze says is put right.",
 )
 def every_month(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
     """Request the run for the tickers of the month."""
-    day = context.scheduled_execution_time.date()
-    if day.isoweekday() != 6:
-        return dg.SkipReason(f"{day} is not the first Saturday of the month")
+    day = context.scheduled_execution_time.astimezone(NEW_YORK).date()
+    if not ends_first_week(day):
+        return dg.SkipReason(f"{day} is not the first session of its month that ends a week")
     tickers = of_month(universe(context.instance), day)
     if not tickers:
         return dg.SkipReason("no ticker is due this month")
-    run_config = {"ops": {"rebuild_tables": {"config": {"tickers": tickers}}}}
+    config = {"tickers": tickers, "as_far_as_stored": True}
+    run_config = {"ops": {"rebuild_tables": {"config": config}}}
     return dg.RunRequest(run_key=f"{day:%Y-%m}", run_config=run_config)
 
 

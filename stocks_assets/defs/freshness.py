@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
-from stocks_assets.adapters.freshness import find_stale_answers, find_stale_bars
+from stocks_assets.adapters.freshness import SILVER_BARS, find_stale_answers, find_stale_bars
 from stocks_assets.adapters.warehouse import Warehouse
 from stocks_assets.defs.universe import universe
 from stocks_assets.domain.datasets import DAILY_BARS
@@ -71,7 +71,8 @@ def _silver_check(table: SilverTable) -> dg.AssetChecksDefinition:
         name=CHECK,
         description="No ticker of the universe "
         + (
-            "lacks the bars of sessions that have closed six hours ago and that it is listed for."
+            "lacks the bars of sessions that have closed six hours ago, that it is listed for, and "
+            "that the vendor may have."
             if follows_sessions
             else "was last answered longer ago than its datasets may be old."
         ),
@@ -81,7 +82,7 @@ def _silver_check(table: SilverTable) -> dg.AssetChecksDefinition:
     ) -> dg.AssetCheckResult:
         tickers, now = universe(context.instance), datetime.now(UTC)
         if follows_sessions:
-            return _result(find_stale_bars(warehouse, "silver.daily_bars", tickers, now), tickers)
+            return _result(find_stale_bars(warehouse, SILVER_BARS, tickers, now), tickers)
         return _result(find_stale_answers(warehouse, table, tickers, now), tickers)
 
     return tickers_are_fresh
@@ -91,7 +92,7 @@ def _silver_check(table: SilverTable) -> dg.AssetChecksDefinition:
     asset=GOLD_ASSET,
     name=CHECK,
     description="No ticker of the universe lacks the figures of sessions that have closed six "
-    "hours ago and that it is listed for.",
+    "hours ago, that it is listed for, and that silver or the vendor may have.",
 )
 def gold_is_fresh(
     context: dg.AssetCheckExecutionContext, warehouse: dg.ResourceParam[Warehouse]

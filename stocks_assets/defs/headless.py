@@ -10,6 +10,7 @@ from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import dagster as dg
 import psutil
@@ -26,12 +27,12 @@ from stocks_assets.defs.checks import (
 )
 from stocks_assets.defs.freshness import CHECK as FRESHNESS_CHECK
 from stocks_assets.defs.jobs import PROGRESS_LOGGER, REFRESH, refresh_run, refresh_runs
+from stocks_assets.defs.launch import PROCESS_TAG
 from stocks_assets.defs.rebuild import REBUILD
 from stocks_assets.defs.universe import Applied, Roster, universe
 from stocks_assets.domain.datasets import LISTINGS
 from stocks_assets.domain.planner import Priority
 
-PROCESS_TAG = "stocks/process"
 _GOLD = ("staging", "gold")
 _LISTINGS = tuple(dg.AssetKey([layer, LISTINGS.name]) for layer in ("bronze", "silver"))
 _CHECKS = (
@@ -120,7 +121,7 @@ class Headless:
         whole is the last.
         """
         reports: list[RefreshReport] = []
-        runs = refresh_runs(tickers, self.tickers(), at_most=at_most)
+        runs = refresh_runs(str(uuid4()), tickers, self.tickers(), at_most=at_most)
         for number, (run_config, tags) in enumerate(runs, start=1):
             if len(runs) > 1:
                 progress(f"run {number} of {len(runs)}")

@@ -7,9 +7,9 @@ import dagster as dg
 
 from stocks_assets.adapters.inbox import Inbox, Left, Outcome, Quarantined, Taken, digest
 from stocks_assets.adapters.warehouse import Failure, Warehouse
-from stocks_assets.defs.batch import Event, failure_table, is_deferred
+from stocks_assets.defs.batch import DEFER_ASSET_EVENTS, Event, failure_table, is_deferred
 from stocks_assets.defs.bronze import KINDS, OWNERS
-from stocks_assets.defs.jobs import LOAD, UNFINISHED, request_runs
+from stocks_assets.defs.jobs import LOAD, UNFINISHED
 from stocks_assets.defs.partitions import INBOX_KEY
 from stocks_assets.defs.retries import retried
 from stocks_assets.defs.universe import universe
@@ -41,7 +41,8 @@ def bronze_inbox(
         context.log.warning(line)
     metadata = describe(outcomes, universe(context.instance))
     deferred = is_deferred(context)
-    if deferred or any(isinstance(outcome, Left) for outcome in outcomes):
+    # What the last files came to stays in sight until there are others.
+    if (deferred and outcomes) or any(isinstance(outcome, Left) for outcome in outcomes):
         yield dg.AssetMaterialization(asset_key=context.asset_key, metadata=metadata)
     if left := [outcome for outcome in outcomes if isinstance(outcome, Left)]:
         reasons = "; ".join(f"{outcome.path}: {outcome.reason}" for outcome in left[:_SHOWN])
@@ -126,23 +127,27 @@ def _some(texts: Iterable[str]) -> str:
     job_name=LOAD,
     minimum_interval_seconds=_SECONDS_BETWEEN_LOOKS,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Looks below inbox/ in the bucket, and lets files that lie there be taken up and "
-    "loaded.",
+    description="Looks below inbox/ in the bucket, and lets files that lie there be taken up. Then "
+    "the sensor objects_arrived lets just their tickers be loaded.",
 )
 def files_dropped(
     context: dg.SensorEvaluationContext, inbox: dg.ResourceParam[Inbox]
-) -> list[dg.RunRequest] | dg.SkipReason:
-    """Request the runs for the files that wait; the same files never start them again."""
+) -> dg.RunRequest | dg.SkipReason:
+    """Request the run for the files that wait; the same files never start it again."""
     waiting = inbox.waiting()
     if not waiting:
         return dg.SkipReason("nothing lies below inbox/")
     unfinished = dg.RunsFilter(job_name=LOAD, statuses=UNFINISHED)
     if context.instance.get_runs(filters=unfinished, limit=1):
         return dg.SkipReason(f"{len(waiting)} files wait for the run that takes files up to end")
-    tickers = universe(context.instance)
-    if not tickers:
+    if not universe(context.instance):
         return dg.SkipReason(
             f"{len(waiting)} files wait, and there are no tickers yet; add some with: "
             "stocks tickers add AAPL"
         )
-    return request_runs(digest(waiting), tickers, tickers)
+    # Its own events are Dagster's to expect, so that a file that stays makes the run fail.
+    return dg.RunRequest(
+        run_key=digest(waiting),
+        asset_selection=[INBOX_KEY],
+        tags={DEFER_ASSET_EVENTS: "false"},
+    )

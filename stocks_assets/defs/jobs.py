@@ -20,6 +20,9 @@ EXPORT = "export"
 ACCESS = "access"
 PROGRESS_LOGGER = "progress"
 NOTES_TAG = "stocks/universe"
+# What was asked for at once, and of how many runs it is made: it fails and works as one.
+BATCH = "stocks/batch"
+BATCH_RUNS = "stocks/batch_runs"
 UNFINISHED = [
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,
@@ -73,10 +76,18 @@ def refresh_run(
 
 
 def refresh_runs(
-    tickers: Sequence[str], partitions: Sequence[str], *, at_most: int
+    batch: str, tickers: Sequence[str], partitions: Sequence[str], *, at_most: int
 ) -> list[tuple[dict[str, Any], dict[str, str]]]:
-    """Return `refresh_run` of as few runs as there can be, of `at_most` tickers each."""
-    return [refresh_run(part, partitions) for part in split(tickers, at_most)]
+    """Return `refresh_run` of as few runs as there can be, of `at_most` tickers each.
+
+    `batch` names what they have in common, which no other runs have.
+    """
+    parts = split(tickers, at_most)
+    common = {BATCH: batch, BATCH_RUNS: str(len(parts))}
+    return [
+        (run_config, {**tags, **common})
+        for run_config, tags in (refresh_run(part, partitions) for part in parts)
+    ]
 
 
 def request_runs(
@@ -86,7 +97,7 @@ def request_runs(
     tags: Mapping[str, str] | None = None,
 ) -> list[dg.RunRequest]:
     """Return requests for as few runs of `tickers` as the settings allow."""
-    runs = refresh_runs(tickers, partitions, at_most=read_settings().tickers_per_run)
+    runs = refresh_runs(run_key, tickers, partitions, at_most=read_settings().tickers_per_run)
     return [
         dg.RunRequest(
             run_key=run_key if len(runs) == 1 else f"{run_key} {number}/{len(runs)}",

@@ -1,14 +1,18 @@
 """Who does the work of runs, and how many of them at once, as the settings say.
 
 `dagster.yaml` names the classes below, whatever is chosen, so that one file serves the laptop and
-containers. A run on a worker holds a lock in PostgreSQL while it lives: Celery still calls a task
-started whose worker was killed.
+containers. A run holds a lock in PostgreSQL while it lives, and one on a worker another: Celery
+still calls a task started whose worker was killed. Dagster's daemon asks here for signs of life,
+fails a run without any, and starts it again.
 """
 
-from collections.abc import Mapping
+import logging
+import time
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
+from dagster._core.errors import DagsterUserCodeUnreachableError
 from dagster._core.launcher import (
     CheckRunHealthResult,
     DefaultRunLauncher,
@@ -17,7 +21,8 @@ from dagster._core.launcher import (
     WorkerStatus,
 )
 from dagster._core.run_coordinator import QueuedRunCoordinator
-from dagster._serdes import ConfigurableClass, ConfigurableClassData
+from dagster._grpc.types import CanCancelExecutionRequest, CanCancelExecutionResult
+from dagster._serdes import ConfigurableClass, ConfigurableClassData, deserialize_value
 
 from stocks_assets.adapters.warehouse import Warehouse
 from stocks_assets.connections import find_connections
@@ -30,6 +35,12 @@ if TYPE_CHECKING:
 _MAX_RETRIES = "dagster/max_retries"
 _RETRIES_STEPS = "dagster/retry_on_asset_or_op_failure"
 _TASK_ID = "dagster-celery/task_id"
+# Set on runs that a code server has started, and on those of commands such as `stocks refresh`.
+_CODE_SERVER = "dagster/grpc_info"
+PROCESS_TAG = "stocks/process"
+# A run begins, and ends, without its lock.
+_SECONDS_WITHOUT_A_SIGN = 60
+_logger = logging.getLogger(__name__)
 # A run whose worker was killed is done again, by another one.
 _ATTEMPTS_AFTER_A_KILL = 3
 # A worker takes a message when it has nothing to do, and is done with it once the run begins. One
@@ -62,7 +73,7 @@ class SettingsRunLauncher(RunLauncher, ConfigurableClass):
                 "dagster.yaml of the chart's own: see docs/kubernetes.md"
             )
         if settings.launcher != "celery":
-            return DefaultRunLauncher(inst_data)
+            return WatchedRunLauncher(inst_data)
         return _celery_launcher(settings, inst_data)
 
 
@@ -85,6 +96,74 @@ class SettingsRunQueue(QueuedRunCoordinator[Any]):
             dequeue_interval_seconds=1,
             inst_data=inst_data,
         )
+
+
+class Watch:
+    """Tells of runs whether their processes live, by the locks that they hold in PostgreSQL.
+
+    A run without a sign of life is gone when it has had none for `_SECONDS_WITHOUT_A_SIGN`.
+    """
+
+    def __init__(
+        self,
+        warehouse: Callable[[], Warehouse] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._warehouse = warehouse or _warehouse
+        self._clock = clock
+        self._missed_since: dict[str, float] = {}
+
+    def look_after(
+        self, run: dg.DagsterRun, lives_otherwise: Callable[[], bool] = lambda: False
+    ) -> CheckRunHealthResult:
+        """Return whether the process of `run` lives; another sign of it may be in its place."""
+        if run.run_id in self._warehouse().living([run.run_id]) or lives_otherwise():
+            self._missed_since.pop(run.run_id, None)
+            return CheckRunHealthResult(WorkerStatus.RUNNING)
+        now = self._clock()
+        if now - self._missed_since.setdefault(run.run_id, now) < _SECONDS_WITHOUT_A_SIGN:
+            return CheckRunHealthResult(WorkerStatus.RUNNING)
+        del self._missed_since[run.run_id]
+        return CheckRunHealthResult(WorkerStatus.NOT_FOUND, "its process is gone")
+
+
+class WatchedRunLauncher(DefaultRunLauncher):
+    """Has the code server start a process a run, and knows which of them live."""
+
+    def __init__(
+        self, inst_data: ConfigurableClassData | None = None, watch: Watch | None = None
+    ) -> None:
+        super().__init__(inst_data)
+        self._watch = watch or Watch()
+
+    @property
+    def supports_check_run_worker_health(self) -> bool:
+        """Tell that it does."""
+        return True
+
+    def check_run_worker_health(self, run: dg.DagsterRun) -> CheckRunHealthResult:
+        """Return whether the process of `run` lives; who started it otherwise is not known."""
+        if not {_CODE_SERVER, PROCESS_TAG} & run.tags.keys():
+            return CheckRunHealthResult(WorkerStatus.RUNNING)
+        return self._watch.look_after(run, lambda: self._may_be_at_work(run))
+
+    def _may_be_at_work(self, run: dg.DagsterRun) -> bool:
+        """Tell whether the code server has the run, or does not answer."""
+        if _CODE_SERVER not in run.tags:
+            return False
+        client = self._get_grpc_client_for_termination(run.run_id)  # type: ignore[no-untyped-call]
+        if client is None:
+            return False
+        try:
+            answer = client.can_cancel_execution(CanCancelExecutionRequest(run_id=run.run_id))
+        except DagsterUserCodeUnreachableError:
+            _logger.warning("the code server does not say whether run %s lives", run.run_id)
+            return True
+        return deserialize_value(answer, CanCancelExecutionResult).can_cancel
+
+
+def _warehouse() -> Warehouse:
+    return Warehouse(find_connections(read_settings()).database_url)
 
 
 def executor(launcher: Launcher) -> dg.ExecutorDefinition:
@@ -142,6 +221,8 @@ def _celery_launcher(settings: Settings, inst_data: ConfigurableClassData) -> Ru
             f"STOCKS_LAUNCHER=celery needs the extra 'workers' to be installed: {error}"
         ) from error
 
+    watch = Watch()
+
     class WatchedCeleryRunLauncher(CeleryRunLauncher):
         """Hands runs to workers, and knows which of them live."""
 
@@ -161,11 +242,12 @@ def _celery_launcher(settings: Settings, inst_data: ConfigurableClassData) -> Ru
             return bool(super().terminate(run_id))
 
         def check_run_worker_health(self, run: dg.DagsterRun) -> CheckRunHealthResult:
+            if PROCESS_TAG in run.tags:
+                return watch.look_after(run)
             if _TASK_ID not in run.tags:
-                # It was started otherwise, such as by `stocks refresh`.
+                # It was started otherwise.
                 return CheckRunHealthResult(WorkerStatus.RUNNING)
-            warehouse = Warehouse(find_connections(read_settings()).database_url)
-            if warehouse.held([held_by_worker(run.run_id)]):
+            if _warehouse().held([held_by_worker(run.run_id)]):
                 return CheckRunHealthResult(WorkerStatus.RUNNING)
             return CheckRunHealthResult(WorkerStatus.NOT_FOUND, "its worker is gone")
 

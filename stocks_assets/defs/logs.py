@@ -9,6 +9,7 @@ import logging.handlers
 import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -17,6 +18,7 @@ from pydantic import SecretStr
 from stocks_assets.errors import StackError
 from stocks_assets.settings import Settings, read_settings
 from stocks_assets.stack import secrets
+from stocks_assets.stack.processes import turn_over
 
 _BLANK = "***"
 # Whatever was set: the key in a URL of the vendor, and passwords in URLs.
@@ -84,13 +86,12 @@ class LineFormatter(logging.Formatter):
 
 
 class RunLog(logging.handlers.WatchedFileHandler):
-    """Appends lines to a file that many processes share, and that may be moved away."""
+    """Appends lines to a file that many processes share; one that is too long is moved aside."""
 
     def __init__(self, filename: str) -> None:
+        turn_over(Path(filename))
         super().__init__(filename, encoding="utf-8", delay=True)
-        settings = read_settings()
-        as_json, redact = settings.log_format == "json", Redactor.from_settings(settings)
-        self.setFormatter(LineFormatter(as_json=as_json, redact=redact))
+        _set_up(self)
 
 
 class RunLines(logging.StreamHandler[Any]):
@@ -98,9 +99,21 @@ class RunLines(logging.StreamHandler[Any]):
 
     def __init__(self) -> None:
         super().__init__()
-        settings = read_settings()
-        as_json, redact = settings.log_format == "json", Redactor.from_settings(settings)
-        self.setFormatter(LineFormatter(as_json=as_json, redact=redact))
+        _set_up(self)
+
+
+def _set_up(handler: logging.Handler) -> None:
+    settings = read_settings()
+    as_json, redact = settings.log_format == "json", Redactor.from_settings(settings)
+    handler.setFormatter(LineFormatter(as_json=as_json, redact=redact))
+    handler.addFilter(is_worth_a_line)
+
+
+def is_worth_a_line(record: logging.LogRecord) -> bool:
+    """Tell whether people or their programs look for it: what is said, and what is made."""
+    event = getattr(record, "dagster_meta", {}).get("dagster_event")
+    is_made = event is not None and event.event_type_value == "ASSET_MATERIALIZATION"
+    return is_made or record.levelno >= logging.INFO
 
 
 def _fields(record: logging.LogRecord) -> dict[str, str]:

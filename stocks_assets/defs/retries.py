@@ -11,7 +11,8 @@
   `stocks refresh --failed` and *Re-execute from failure* take all of them in one run.
 
 Nothing else is tried again: what failed for another reason would fail again. A step or run that is
-tried again passes over what the vendor has answered since the run began.
+tried again asks the vendor for nothing that it was asked for since the run began, but for what the
+store did not take; what failed in an earlier try has failed in the run.
 """
 
 import functools

@@ -7,6 +7,7 @@ tickers a minute of a backfill. Here they are stored in batches, as it does with
 which partitions are made.
 """
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
@@ -19,6 +20,9 @@ from dagster_postgres.utils import pg_url_from_config
 
 # Each process that opens the instance learns here what ranges of tickers stand for.
 import stocks_assets.defs.partitions  # noqa: F401
+
+# Known and meant: the handler that writes `logs/runs.log`, see `defs/logs.py`.
+warnings.filterwarnings("ignore", "Handling yaml-defined logging", dg.BetaWarning)
 
 
 class BatchingEventLog(PostgresEventLogStorage):

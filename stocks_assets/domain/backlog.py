@@ -6,10 +6,8 @@ from datetime import datetime
 
 from stocks_assets.domain.datasets import Call
 from stocks_assets.domain.gaps import Gap
-from stocks_assets.domain.planner import Allowance, Want, plan_calls
+from stocks_assets.domain.planner import ANSWERED, Allowance, Want, plan_calls
 
-# Outcomes after which there is nothing to make good.
-_ANSWERED = ("Data", "Unavailable")
 _REASON_LENGTH = 160
 
 
@@ -39,7 +37,7 @@ def find_backlog(
         what = f"{call.dataset} {call.part}".strip()
         if checked is None:
             never.setdefault(call.ticker, []).append(what)
-        elif checked.outcome not in _ANSWERED:
+        elif checked.outcome not in ANSWERED:
             reason = textwrap.shorten(
                 failed.get(call, checked.outcome), _REASON_LENGTH, placeholder=" ..."
             )
@@ -57,3 +55,29 @@ def find_backlog(
     for ticker in behind_in_gold:
         found.setdefault(ticker, []).append("gold is behind silver")
     return found
+
+
+def choose(
+    tickers: Iterable[str],
+    backlog: Collection[str],
+    behind: Collection[str],
+    *,
+    called: Collection[str] | None,
+    busy: Collection[str],
+    is_session: bool,
+) -> list[str]:
+    """Return those of `tickers` to make good now.
+
+    `behind` are those of the `backlog` that need no call, `called` those that the plan has a call
+    for, None where calls are free. `busy` are left to the runs at work. On a day without a session
+    nothing starts because it is only due again.
+    """
+
+    def is_wanted(ticker: str) -> bool:
+        if ticker in busy:
+            return False
+        if ticker in behind or called is None:
+            return ticker in behind or ticker in backlog
+        return ticker in called and (is_session or ticker in backlog)
+
+    return [ticker for ticker in tickers if is_wanted(ticker)]

@@ -26,6 +26,19 @@ def is_session(day: date) -> bool:
     return bool(_days(day, day)["is_session"].any())
 
 
+def ends_week(day: date) -> bool:
+    """Whether `day` is a session and no other follows in its week."""
+    sunday = day + timedelta(days=7 - day.isoweekday())
+    return sessions(day, sunday) == [day]
+
+
+def ends_first_week(day: date) -> bool:
+    """Whether `day` is the first of its month that `ends_week`."""
+    last_sunday = day - timedelta(days=day.isoweekday())
+    before = sessions(last_sunday - _LONGEST_CLOSING, last_sunday)[-1]
+    return ends_week(day) and before.month != day.month
+
+
 def last_closed_session(now: datetime) -> date:
     """The last session whose close is at or before `now`; early closes count as they happen.
 

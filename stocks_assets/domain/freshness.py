@@ -1,12 +1,12 @@
 """What is too old: a rule over the newest bars, the last answers, and the exchange's calendar."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
 from stocks_assets.domain.datasets import DATASETS, Call
-from stocks_assets.domain.gaps import Expectation, Holding, Place
-from stocks_assets.domain.planner import Checked
+from stocks_assets.domain.gaps import Expectation, Holding, Place, can_be_filled
+from stocks_assets.domain.planner import ANSWERED, UNKNOWN, Checked
 
 # What is asked for late may be so for a weekend, a holiday and a day of scarce calls.
 _GRACE = timedelta(days=4)
@@ -27,21 +27,34 @@ class Stale:
 
 
 def stale_bars(
-    tickers: Iterable[str], newest: Mapping[str, date], expected: Expectation, what: str
+    tickers: Iterable[str],
+    newest: Mapping[str, date],
+    expected: Expectation,
+    what: str,
+    *,
+    answers: Mapping[str, Checked],
+    behind: Collection[str],
 ) -> list[Stale]:
-    """Return those of `tickers` that lack bars of the newest sessions that they should have.
+    """Return those of `tickers` that lack bars of the newest sessions, and might have them.
 
-    `newest` has the date of the last bar of each; a ticker without any is stale.
+    `newest` has the date of the last bar of each; a ticker without any is stale. `answers` are what
+    came of the last calls for daily bars: what the vendor does not know, or did not have when it
+    had had time, makes nothing stale. `behind` are tickers of which the layer before has more.
     """
     found = []
     for ticker in tickers:
-        last = newest.get(ticker)
+        last, answer = newest.get(ticker), answers.get(ticker)
+        if answer is not None and answer.outcome == UNKNOWN and ticker not in behind:
+            continue
         if last is None:
-            found.append(Stale(ticker, what, None))
+            if ticker in behind or answer is None or answer.outcome != "Unavailable":
+                found.append(Stale(ticker, what, None))
             continue
         gaps = expected.gaps(Holding(ticker, last, last, 1))
         found += [
-            Stale(ticker, what, last, gap.sessions) for gap in gaps if gap.place is Place.AFTER
+            Stale(ticker, what, last, gap.sessions)
+            for gap in gaps
+            if gap.place is Place.AFTER and (ticker in behind or can_be_filled(gap, answer))
         ]
     return found
 
@@ -54,14 +67,15 @@ def stale_answers(
 ) -> list[Stale]:
     """Return those of `calls` whose last answer is older than its dataset may be, with some grace.
 
-    What was never asked for is left to the backlog, and so is what is listed no more.
+    What was never asked for is left to the backlog; what is listed no more, or the vendor does not
+    know, is left alone.
     """
     found = []
     for call in calls:
         checked = fetches.get(call)
-        if checked is None or call.ticker in delisted:
+        if checked is None or checked.outcome == UNKNOWN or call.ticker in delisted:
             continue
-        answered = checked.at if checked.outcome in ("Data", "Unavailable") else checked.had_at
+        answered = checked.at if checked.outcome in ANSWERED else checked.had_at
         if answered is None or now - answered > DATASETS[call.dataset].refresh_after + _GRACE:
             found.append(Stale(call.ticker, call.dataset, answered.date() if answered else None))
     return found

@@ -13,7 +13,7 @@ from enum import StrEnum
 import polars as pl
 
 from stocks_assets.domain.calendar import last_closed_session
-from stocks_assets.domain.planner import Checked
+from stocks_assets.domain.planner import ANSWERED, Checked
 
 # The vendor has a session some hours after its close.
 SETTLES_AFTER = timedelta(hours=6)
@@ -121,5 +121,12 @@ def can_be_filled(gap: Gap, last: Checked | None) -> bool:
     What an answer did not have that came when the vendor had had time, it does not have: it is
     not asked for again because of the gap.
     """
-    answered_at = None if last is None else last.at if last.outcome == "Data" else last.had_at
-    return answered_at is None or last_closed_session(answered_at - SETTLES_AFTER) < gap.last
+    return may_lack(last, gap.last)
+
+
+def may_lack(last: Checked | None, session: date) -> bool:
+    """Tell whether the last answer came before the vendor had had time for `session`."""
+    if last is None:
+        return True
+    answered_at = last.at if last.outcome in ANSWERED else last.had_at
+    return answered_at is None or last_closed_session(answered_at - SETTLES_AFTER) < session

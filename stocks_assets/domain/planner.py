@@ -28,12 +28,15 @@ _SETTLES_AFTER = timedelta(days=1)
 # It may answer by mistake that it has nothing of a month.
 _MISSING_MONTH = timedelta(days=30)
 
-_UNKNOWN = "UnknownSymbol"
+ANSWERED = ("Data", "Unavailable")
+"""The kinds of outcome after which there is nothing to make good."""
+UNKNOWN = "UnknownSymbol"
+"""The kind of outcome of a ticker that the vendor does not know."""
 # A ticker that the vendor does not know, or an endpoint that the key may not use, is asked for
 # again after so long; all else that failed is asked for again at once. What was not available may
 # have come when the dataset is due again.
 _RETRY_AFTER = {
-    _UNKNOWN: timedelta(days=7),
+    UNKNOWN: timedelta(days=7),
     "PremiumOnly": timedelta(days=1),
 }
 
@@ -56,12 +59,14 @@ class Want:
     """A call whose data is to be kept up to date.
 
     `delisted_on` is the last day on which the ticker could have traded, where that is known.
+    `is_lacking` tells that sessions are missing that the last answer came too early to have.
     """
 
     call: Call
     priority: Priority
     last: Checked | None
     delisted_on: date | None = None
+    is_lacking: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,10 +115,10 @@ def is_due(want: Want, now: datetime) -> bool:
     dataset, last = DATASETS[want.call.dataset], want.last
     if last is None:
         return True
-    if last.outcome not in ("Data", "Unavailable"):
+    if last.outcome not in ANSWERED:
         return now - last.at >= _RETRY_AFTER.get(last.outcome, timedelta(0))
-    if now - last.at < dataset.refresh_after:
-        return False
+    if want.is_lacking or now - last.at < dataset.refresh_after:
+        return want.is_lacking
     if dataset.is_monthly and month_is_over(want.call.part, last.at - _SETTLES_AFTER):
         return last.outcome == "Unavailable" and now - last.at >= _MISSING_MONTH
     # A week of grace: the vendor's last words on a security may come late.
@@ -136,7 +141,7 @@ def plan_calls(wants: Iterable[Want], now: datetime, allowance: Allowance) -> Pl
         want.call.ticker
         for want in wants
         if want.last
-        and want.last.outcome == _UNKNOWN
+        and want.last.outcome == UNKNOWN
         and want.call.ticker not in known
         and not is_due(want, now)
     }

@@ -1,18 +1,26 @@
 """Many tickers in few runs: what each way leaves behind of those that fail, and of a retry."""
 
+import logging
+import subprocess
+import sys
+import time
 from collections import Counter
 from datetime import date
 
 import dagster as dg
 import psycopg
 import pytest
+from botocore.exceptions import ClientError
+from dagster._daemon.monitoring.run_monitoring import monitor_started_run
 
-from stocks_assets.adapters.backlog import make_backlog
+from stocks_assets.adapters.backlog import find_behind, make_backlog
 from stocks_assets.adapters.bronze import BronzeStore
 from stocks_assets.adapters.dbt_project import project_digest
 from stocks_assets.adapters.sources.sample import SampleSource
+from stocks_assets.defs.launch import PROCESS_TAG, Watch, WatchedRunLauncher
 from stocks_assets.defs.partitions import tags_of
-from stocks_assets.domain.outcomes import TransportFailed
+from stocks_assets.domain.outcomes import TransportFailed, UnknownSymbol
+from stocks_assets.domain.planner import Allowance
 from stocks_assets.domain.sample_market import SampleMarket
 
 DAY = date(2026, 11, 20)
@@ -38,11 +46,12 @@ class Breaking(SampleSource):
         super().__init__(MARKET, lambda: DAY)
         self.broken = set(broken)
         self.calls = Counter()
+        self.outcome = TransportFailed("the line is dead")
 
     def fetch(self, dataset, ticker, part=""):
         self.calls[dataset.name, ticker, part] += 1
         if ticker in self.broken:
-            return TransportFailed("the line is dead")
+            return self.outcome
         return super().fetch(dataset, ticker, part)
 
 
@@ -80,9 +89,8 @@ def test_a_refresh_is_done_for_all_but_the_broken_and_the_catch_up_is_one_run_of
     result = world.refresh(source, TICKERS, layers=LAYERS)
     exact(world, result.run_id)
 
-    backlog = make_backlog(
-        source, world.warehouse, TICKERS, intraday_months=0, gold_project=project_digest()
-    )
+    behind = find_behind(world.warehouse, TICKERS, gold_project=project_digest())
+    backlog = make_backlog(source, world.warehouse, TICKERS, intraday_months=0, behind=behind)
     assert [t for t in backlog if any("the line is dead" in why for why in backlog[t])] == BROKEN
     source.broken, source.calls = set(), Counter()
     again = world.refresh(source, BROKEN, layers=LAYERS)
@@ -133,20 +141,54 @@ class Interrupted(BronzeStore):
                 raise psycopg.OperationalError("server closed the connection unexpectedly")
 
 
-@pytest.mark.parametrize("way", ["refresh", "materialize"])
-def test_a_connection_that_breaks_is_tried_again_and_costs_the_vendor_no_call(world, store, way):
+class Busy(BronzeStore):
+    """A store that does not take the first reply of a ticker, as it has too much to do."""
+
+    def __init__(self, store, warehouse, ticker):
+        super().__init__(store, warehouse)
+        self.ticker = ticker
+
+    def _keep(self, outcome, call, newest):
+        if call.ticker == self.ticker:
+            self.ticker = None
+            how = {"Error": {"Code": "SlowDown"}, "ResponseMetadata": {"HTTPStatusCode": 503}}
+            raise ClientError(how, "PutObject")
+        return super()._keep(outcome, call, newest)
+
+
+class Planned(Breaking):
+    """A vendor whose calls are planned, though there are enough of them."""
+
+    def allowance(self):
+        return Allowance()
+
+
+@pytest.mark.parametrize("way", ["refresh", "plan", "materialize"])
+@pytest.mark.parametrize("trouble", ["database", "store"])
+def test_a_step_that_is_tried_again_loses_no_failure_and_repeats_no_call(
+    world, store, way, trouble
+):
     tickers = TICKERS[:8]
+    broken, unlucky = tickers[0], tickers[1]
     world.add(*tickers)
-    world.bronze = Interrupted(store, world.warehouse, times=1)
-    source = Breaking()
-    if way == "refresh":
-        result = world.refresh(source, tickers, layers=("bronze",))
+    source = Planned([broken]) if way == "plan" else Breaking([broken])
+    source.outcome = UnknownSymbol("the vendor does not know this ticker")
+    if trouble == "database":
+        world.bronze = Interrupted(store, world.warehouse, times=1)
     else:
+        world.bronze = Busy(store, world.warehouse, unlucky)
+    if way == "materialize":
         result = world.materialize(source, "bronze/daily_bars", first=tickers[0], last=tickers[-1])
-    assert result.success
+        assert not result.success
+    else:
+        result = world.refresh(source, tickers, layers=("bronze",))
     assert sum(event.is_step_up_for_retry for event in result.all_events) == 1
-    assert set(source.calls.values()) == {1}
-    assert world.materialized("bronze/daily_bars") == set(tickers)
+    assert {failure.ticker for failure in world.warehouse.failures(result.run_id)} == {broken}
+    assert world.materialized("bronze/daily_bars") == set(tickers[1:])
+    # What the store did not take is asked for once more, and nothing else.
+    often = [ticker for (_, ticker, _), count in source.calls.items() if count > 1]
+    assert often == ([unlucky] if trouble == "store" else [])
+    assert max(source.calls.values()) <= 2
 
 
 def test_what_is_no_fault_of_a_server_is_not_tried_again(world, store):
@@ -159,3 +201,37 @@ def test_what_is_no_fault_of_a_server_is_not_tried_again(world, store):
     result = world.materialize(Breaking(), "bronze/daily_bars", first=TICKERS[0])
     assert not result.success
     assert not any(event.is_step_up_for_retry for event in result.all_events)
+
+
+def test_a_run_whose_process_is_killed_is_failed_whatever_started_it(warehouse):
+    """As Dagster's daemon does it, and by no more than what PostgreSQL knows."""
+    hold = (
+        "import sys; from stocks_assets.adapters.warehouse import Warehouse\n"
+        "with Warehouse(sys.argv[1]).alive(sys.argv[2]): print('held', flush=True); sys.stdin.read()"
+    )
+    now = [0.0]
+    launcher = WatchedRunLauncher(watch=Watch(lambda: warehouse, lambda: now[0]))
+    with dg.instance_for_test() as instance:
+        instance._run_launcher = launcher
+        run = dg.DagsterRun(
+            "refresh",
+            status=dg.DagsterRunStatus.STARTED,
+            tags={PROCESS_TAG: "another machine 1 2"},
+        )
+        instance.add_run(run)
+
+        def monitored(second):
+            now[0] = second
+            (record,) = instance.get_run_records()
+            monitor_started_run(instance, None, record, logging.getLogger(__name__))
+            return instance.get_run_by_id(run.run_id).status
+
+        command = [sys.executable, "-c", hold, warehouse.database_url, run.run_id]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+            assert process.stdout.readline() == b"held\n"
+            assert monitored(0.0) == monitored(100.0) == dg.DagsterRunStatus.STARTED
+            process.kill()
+        while warehouse.living([run.run_id]):
+            time.sleep(0.05)
+        assert monitored(200.0) == dg.DagsterRunStatus.STARTED
+        assert monitored(300.0) == dg.DagsterRunStatus.FAILURE

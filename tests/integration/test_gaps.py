@@ -1,14 +1,14 @@
 """Sessions that are missing: seen, told, and made good by the next catch-up."""
 
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 
 import dagster as dg
 
-from stocks_assets.adapters.gaps import find_gaps
+from stocks_assets.adapters.gaps import find_gaps, find_lacking
 from stocks_assets.adapters.sources.sample import SampleSource
 from stocks_assets.defs.catch_up import catch_up
 from stocks_assets.defs.checks import sessions_are_complete
-from stocks_assets.domain.calendar import last_closed_session, sessions
+from stocks_assets.domain.calendar import NEW_YORK, last_closed_session, sessions
 from stocks_assets.domain.gaps import SETTLES_AFTER, Place
 from stocks_assets.domain.sample_market import SampleMarket
 
@@ -47,8 +47,14 @@ def requested(world, source):
 def test_a_week_without_the_machine_is_seen_and_filled_and_what_nobody_has_is_not_asked_for(world):
     world.add(*TICKERS)
     assert world.refresh(sample(OFF_SINCE), TICKERS, layers=INGEST).success
-    age_fetches(world, datetime(2026, 11, 14, 12, tzinfo=UTC))
+    age_fetches(world, datetime(2026, 11, 16, 18, 30, tzinfo=NEW_YORK))
+    that_night = datetime(2026, 11, 16, 23, tzinfo=NEW_YORK)
+    assert find_lacking(world.warehouse, TICKERS, that_night - timedelta(hours=2)) == set()
+    assert find_lacking(world.warehouse, TICKERS, that_night) == set(TICKERS)
+    age_fetches(world, that_night)
+    assert find_lacking(world.warehouse, TICKERS, that_night + timedelta(minutes=5)) == set()
 
+    age_fetches(world, datetime(2026, 11, 14, 12, tzinfo=UTC))
     missing = [gap for gap, is_fillable in find_gaps(world.warehouse, TICKERS, NOW) if is_fillable]
     assert [(gap.ticker, gap.place, gap.first, gap.last, gap.sessions) for gap in missing] == [
         (ticker, Place.AFTER, date(2026, 11, 16), BACK_ON, 5) for ticker in sorted(TICKERS)

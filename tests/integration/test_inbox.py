@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from pathlib import Path
 from typing import Any
 
 import boto3
@@ -20,10 +21,13 @@ from stocks_assets.adapters.bronze import BronzeStore
 from stocks_assets.adapters.inbox import Inbox, Left, Quarantined, Taken, digest
 from stocks_assets.adapters.object_store import ObjectStore
 from stocks_assets.adapters.sources.sample import SampleSource
+from stocks_assets.adapters.universe_file import UniverseFile
 from stocks_assets.adapters.warehouse import Warehouse
+from stocks_assets.defs.arrivals import arrivals_sensor
 from stocks_assets.defs.batch import DEFER_ASSET_EVENTS
 from stocks_assets.defs.inbox import INBOX_KEY, LOAD, bronze_inbox, files_dropped
 from stocks_assets.defs.partitions import TICKERS
+from stocks_assets.defs.universe import Roster
 from stocks_assets.domain.bronze_key import BronzeKey, content_hash
 from stocks_assets.domain.datasets import DROPPED, DROPPED_DAILY_BARS
 from stocks_assets.domain.payloads import SILVER_TABLES
@@ -430,12 +434,13 @@ def test_the_sensor_asks_for_one_run_for_the_files_that_wait(inbox, person, inst
     instance.add_dynamic_partitions(str(TICKERS.name), ["IBM", "MSFT"])
     assert look(inbox, instance).skip_message == "nothing lies below inbox/"
     person.put("inbox/prices/x.csv")
-    (request,) = look(inbox, instance)
-    assert request.run_key == look(inbox, instance)[0].run_key == digest(inbox.waiting())
-    assert request.run_config["resources"]["batch"]["config"]["tickers"] == ["IBM", "MSFT"]
-    assert request.tags[DEFER_ASSET_EVENTS] == "true"
+    request = look(inbox, instance)
+    assert request.run_key == look(inbox, instance).run_key == digest(inbox.waiting())
+    # What they hold is loaded for just their tickers, by the sensor on bronze.
+    assert request.asset_selection == [INBOX_KEY]
+    assert request.tags[DEFER_ASSET_EVENTS] == "false"
     person.put("inbox/prices/x.csv", ACTIONS)
-    assert look(inbox, instance)[0].run_key != request.run_key
+    assert look(inbox, instance).run_key != request.run_key
 
 
 def test_the_sensor_waits_for_tickers_and_for_the_run_that_is_on(inbox, person, instance):
@@ -484,15 +489,25 @@ def test_files_that_are_dropped_arrive_in_gold_beside_the_vendors_rows(world, pe
     person.put("inbox/prices/bad.csv", f"{HEADER}\nIBM,03/04/2024,1,1,1,1,1\n")
 
     inbox = Inbox(world.store, world.bronze, world.warehouse)
-    (request,) = look(inbox, world.instance)
-    run = (
-        world.definitions(source)
-        .resolve_job_def(LOAD)
-        .execute_in_process(
-            instance=world.instance, run_config=request.run_config, tags=request.tags
-        )
+    job = world.definitions(source).resolve_job_def(LOAD)
+    taking = look(inbox, world.instance)
+    assert job.execute_in_process(
+        instance=world.instance, asset_selection=taking.asset_selection, tags=taking.tags
+    ).success
+    context = dg.build_sensor_context(
+        instance=world.instance,
+        resources={
+            "bronze": world.bronze,
+            "warehouse": world.warehouse,
+            "roster": Roster(world.warehouse, UniverseFile(Path("no-such-file"))),
+        },
     )
-    assert run.success
+    (loading,) = arrivals_sensor(registers_unknown=False)(context).run_requests
+    named = loading.run_config["resources"]["batch"]["config"]["tickers"]
+    assert sorted(named) == sorted([LISTED, UNLISTED])
+    assert job.execute_in_process(
+        instance=world.instance, run_config=loading.run_config, tags=loading.tags
+    ).success
     vendors = {
         date.fromisoformat(day): float(bar["4. close"])
         for day, bar in json.loads(

@@ -5,7 +5,7 @@ from datetime import date
 import dagster as dg
 import pytest
 
-from stocks_assets.adapters.backlog import make_backlog
+from stocks_assets.adapters.backlog import find_behind, make_backlog
 from stocks_assets.adapters.dbt_project import project_digest
 from stocks_assets.adapters.sources.sample import SampleSource
 from stocks_assets.adapters.standings import find_standings
@@ -219,12 +219,13 @@ def test_the_backlog_is_what_failed_or_is_missing_in_any_layer(world):
     good, bad = SampleSource(MARKET, lambda: FRIDAY), Unreliable(MARKET, lambda: FRIDAY)
 
     def backlog():
+        tickers = universe(world.instance)
         return make_backlog(
             good,
             world.warehouse,
-            universe(world.instance),
+            tickers,
             intraday_months=0,
-            gold_project=project_digest(),
+            behind=find_behind(world.warehouse, tickers, gold_project=project_digest()),
         )
 
     world.add(*TICKERS, "NOPE")

@@ -4,7 +4,7 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
-from stocks_assets.domain.backlog import find_backlog
+from stocks_assets.domain.backlog import choose, find_backlog
 from stocks_assets.domain.datasets import Call
 from stocks_assets.domain.gaps import Gap, Place
 from stocks_assets.domain.planner import Checked, Priority, Want
@@ -80,3 +80,28 @@ def test_a_gap_that_a_call_may_fill_is_a_reason():
     assert backlog(dict.fromkeys(DATASETS, "Data"), gaps=[gap]) == [
         "2 sessions are missing between bars, 2026-11-02 to 2026-11-03"
     ]
+
+
+TICKERS = ["A", "B", "C", "D"]
+
+
+def chosen(*, called, busy=(), is_session=True):
+    """Of A to D, B and C are in the backlog, and C needs no call."""
+    return choose(TICKERS, {"B", "C"}, {"C"}, called=called, busy=busy, is_session=is_session)
+
+
+def test_a_catch_up_takes_what_can_be_had():
+    assert chosen(called=None) == ["B", "C"]
+    assert chosen(called=set(TICKERS)) == TICKERS
+    # No call is left, and silver and gold need none.
+    assert chosen(called=set()) == ["C"]
+    assert chosen(called={"A"}) == ["A", "C"]
+
+
+def test_on_a_day_without_a_session_what_is_only_due_starts_nothing():
+    assert chosen(called=set(TICKERS), is_session=False) == ["B", "C"]
+    assert chosen(called={"A", "D"}, is_session=False) == ["C"]
+
+
+def test_what_a_run_at_work_has_is_left_to_it():
+    assert chosen(called={"A", "B"}, busy={"A", "C"}) == ["B"]

@@ -4,9 +4,10 @@ import polars as pl
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stocks_assets.domain.calendar import sessions
+from stocks_assets.domain.calendar import NEW_YORK, sessions
+from stocks_assets.domain.datasets import Call
 from stocks_assets.domain.gaps import Expectation, Gap, Holding, Place, can_be_filled
-from stocks_assets.domain.planner import Checked
+from stocks_assets.domain.planner import Checked, Priority, Want, is_due
 
 NOW = datetime(2026, 11, 21, 15, tzinfo=UTC)  # a Saturday
 DAYS = sessions(date(2026, 1, 2), date(2026, 12, 31))
@@ -106,6 +107,23 @@ def test_what_an_answer_did_not_have_is_not_asked_for_again():
     assert can_be_filled(gap, failed_since)
     answered_since = Checked(NOW, "TransportFailed", had_at=closes_at + timedelta(days=1))
     assert not can_be_filled(gap, answered_since)
+
+
+def test_a_session_that_came_late_is_asked_for_the_same_night_and_once():
+    """On Friday at 18:30 the vendor has not yet had it; at 23:00 it may."""
+    call = Call("daily_bars", "A")
+    evening, night = (datetime(2026, 11, 20, h, m, tzinfo=NEW_YORK) for h, m in ((18, 30), (23, 0)))
+    (gap,) = gaps(CLOSED[:-1], now=night)
+    asked = Checked(evening, "Data")
+    assert can_be_filled(gap, asked)
+    assert is_due(Want(call, Priority.NORMAL, asked, is_lacking=True), night)
+    # Without a gap it is left alone until Monday.
+    assert not is_due(Want(call, Priority.NORMAL, asked), night + timedelta(days=1))
+    for answer in ("Data", "Unavailable"):
+        assert not can_be_filled(gap, Checked(night, answer, had_at=evening))
+    # What the vendor does not know is not asked for because of a gap.
+    unknown = Checked(evening, "UnknownSymbol")
+    assert not is_due(Want(call, Priority.NORMAL, unknown, is_lacking=True), night)
 
 
 def test_a_gap_is_told_in_words():

@@ -5,10 +5,16 @@ import os
 import dagster as dg
 import pytest
 import yaml
-from dagster._core.launcher import DefaultRunLauncher, RunLauncher
+from dagster._core.launcher import RunLauncher, WorkerStatus
 from dagster._serdes import ConfigurableClassData
 
-from stocks_assets.defs.launch import SettingsRunQueue, executor
+from stocks_assets.defs.launch import (
+    PROCESS_TAG,
+    SettingsRunQueue,
+    Watch,
+    WatchedRunLauncher,
+    executor,
+)
 from stocks_assets.defs.worker import make_worker
 from stocks_assets.errors import SettingsError
 from stocks_assets.settings import PROJECT_ROOT, Settings, read_settings
@@ -33,7 +39,43 @@ def launcher():
 @pytest.mark.parametrize("name", ["in_process", "multiprocess"])
 def test_a_laptop_starts_a_process_a_run(environment, name):
     environment.setenv("STOCKS_LAUNCHER", name)
-    assert type(launcher()) is DefaultRunLauncher
+    assert type(launcher()) is WatchedRunLauncher
+    assert launcher().supports_check_run_worker_health
+
+
+class Locks:
+    """The locks of runs that live."""
+
+    def __init__(self, *living):
+        self.runs = set(living)
+
+    def living(self, run_ids):
+        return self.runs & set(run_ids)
+
+
+def test_a_run_is_gone_once_it_has_given_no_sign_of_life_for_a_minute():
+    locks, now = Locks("one"), [0.0]
+    watched = WatchedRunLauncher(watch=Watch(lambda: locks, lambda: now[0]))
+
+    def looked(run_id, second, **tags):
+        now[0] = float(second)
+        run = dg.DagsterRun("refresh", run_id, tags={"stocks/process": "host 1 2", **tags})
+        return watched.check_run_worker_health(run).status
+
+    assert PROCESS_TAG == "stocks/process"
+    # Its start, its life, and a step that follows another.
+    assert looked("two", 0) == WorkerStatus.RUNNING
+    locks.runs.add("two")
+    assert looked("two", 90) == WorkerStatus.RUNNING
+    assert looked("one", 90) == WorkerStatus.RUNNING
+    locks.runs.clear()
+    assert looked("one", 100) == looked("one", 159) == WorkerStatus.RUNNING
+    assert looked("one", 160) == WorkerStatus.NOT_FOUND
+    # Who started this one is not known.
+    unknown = dg.DagsterRun("refresh", "three")
+    for second in (200, 400):
+        now[0] = float(second)
+        assert watched.check_run_worker_health(unknown).status == WorkerStatus.RUNNING
 
 
 def test_steps_are_processes_only_where_that_is_asked_for():

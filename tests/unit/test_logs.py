@@ -4,7 +4,7 @@ import logging
 import dagster as dg
 import pytest
 
-from stocks_assets.defs.logs import LineFormatter, Redactor
+from stocks_assets.defs.logs import LineFormatter, Redactor, RunLog, is_worth_a_line
 from stocks_assets.settings import Settings
 from stocks_assets.stack import secrets
 
@@ -97,6 +97,37 @@ def test_no_line_has_a_secret(tmp_path, as_json):
     for secret in (own.database_password, own.s3_secret_access_key, own.reader_password):
         assert redact(f"it is {secret}!") == "it is ***!"
     assert redact("to https://hooks.example.com/secret-path") == "to ***"
+
+
+def test_what_is_made_has_a_line_and_dagsters_own_steps_have_none():
+    def record(level, event=None):
+        made = logging.makeLogRecord({"levelno": level})
+        made.dagster_meta = {"dagster_event": event}
+        return made
+
+    class Event:
+        def __init__(self, kind):
+            self.event_type_value = kind
+
+    assert is_worth_a_line(record(logging.DEBUG, Event("ASSET_MATERIALIZATION")))
+    assert is_worth_a_line(record(logging.INFO))
+    assert not is_worth_a_line(record(logging.DEBUG, Event("STEP_OUTPUT")))
+    assert not is_worth_a_line(record(logging.DEBUG))
+
+
+def test_a_log_that_has_grown_is_moved_aside_and_others_follow(tmp_path, monkeypatch):
+    monkeypatch.setenv("STOCKS_HOME", str(tmp_path))
+    log = tmp_path / "runs.log"
+    first = RunLog(str(log))
+    first.handle(logging.makeLogRecord({"msg": "before", "levelno": logging.INFO}))
+    with log.open("ab") as file:
+        file.truncate(11 * 2**20)
+    second = RunLog(str(log))
+    for one in (first, second):
+        one.handle(logging.makeLogRecord({"msg": "after", "levelno": logging.INFO}))
+        one.close()
+    assert log.read_text().count("message=after") == 2
+    assert (tmp_path / "runs.log.1").read_bytes().startswith(b"time=")
 
 
 def test_a_word_that_is_a_short_secret_blanks_nothing(tmp_path):

@@ -1,4 +1,4 @@
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from itertools import takewhile
 from zoneinfo import ZoneInfo
 
@@ -6,9 +6,10 @@ import dagster as dg
 import pytest
 from dagster._utils.schedules import cron_string_iterator
 
+from stocks_assets.defs.extras import every_month, every_week, of_month
 from stocks_assets.defs.jobs import NOTES_TAG, after_the_close
 from stocks_assets.defs.universe import Applied
-from stocks_assets.domain.calendar import exchange_calendar_frame
+from stocks_assets.domain.calendar import ends_first_week, ends_week, exchange_calendar_frame
 from stocks_assets.errors import SettingsError
 
 NEW_YORK = ZoneInfo("America/New_York")
@@ -93,6 +94,59 @@ def test_a_large_universe_is_a_few_runs_with_what_matters_most_in_the_first(monk
     assert asked[0][:3] == ["T7", "T4999", "T0"]
     assert sorted(ticker for part in asked for ticker in part) == sorted(tickers)
     assert len({request.run_key for request in requests}) == 10
+
+
+def proof(schedule, moment, tickers=30):
+    with dg.instance_for_test() as instance:
+        instance.add_dynamic_partitions("ticker", [f"T{number}" for number in range(tickers)])
+        context = dg.build_schedule_context(instance=instance, scheduled_execution_time=moment)
+        return schedule(context)
+
+
+def proofs_of(schedule, first, last):
+    """The days from `first` to `last` on whose ticks `schedule` asks for a run."""
+    ticks = cron_string_iterator(
+        datetime.combine(first, time(), tzinfo=NEW_YORK).timestamp(),
+        schedule.cron_schedule,
+        schedule.execution_timezone,
+    )
+    return [
+        tick.date()
+        for tick in takewhile(lambda tick: tick.date() <= last, ticks)
+        if isinstance(proof(schedule, tick.astimezone(UTC)), dg.RunRequest)
+    ]
+
+
+def test_proofs_are_on_sessions_that_end_a_week():
+    # Good Friday is 2026-04-03.
+    first, last = date(2026, 3, 27), date(2026, 4, 11)
+    assert proofs_of(every_week, first, last) == [
+        date(2026, 3, 27),
+        date(2026, 4, 2),
+        date(2026, 4, 10),
+    ]
+    assert proofs_of(every_month, first, last) == [date(2026, 4, 2)]
+
+
+def test_each_month_has_one_session_that_ends_its_first_week():
+    days = exchange_calendar_frame(date(2000, 1, 1), date(2027, 12, 31)).filter("is_session")
+    found = [day for day in days["calendar_date"] if ends_first_week(day)]
+    assert len(found) == len({(day.year, day.month) for day in found}) == 28 * 12
+    assert all(ends_week(day) and day.day <= 10 for day in found)
+
+
+def test_the_monthly_proof_names_a_twelfth_whether_it_has_objects_or_not():
+    asked = proof(every_month, datetime(2026, 11, 6, 20, 30, tzinfo=NEW_YORK))
+    config = asked.run_config["ops"]["rebuild_tables"]["config"]
+    assert config == {"tickers": ["T10", "T22"], "as_far_as_stored": True}
+    evening = datetime(2026, 11, 6, 21, 30, tzinfo=NEW_YORK)
+    assert isinstance(proof(every_week, evening, tickers=0), dg.SkipReason)
+
+
+def test_each_ticker_is_proven_once_a_year():
+    tickers = [f"T{n}" for n in range(100)]
+    proven = [t for month in range(1, 13) for t in of_month(tickers, date(2026, month, 1))]
+    assert sorted(proven) == sorted(tickers)
 
 
 def test_it_runs_once_after_the_close_of_each_session_early_or_not_summer_or_winter():
