@@ -82,7 +82,7 @@ image: ## Build the image for containers.
 compose-test: ## With Docker: bring a ticker from the source to gold in containers, on new volumes.
 	@deploy/compose-test.sh
 
-.PHONY: bench-shape bench-silver bench-gold bench-sensor
+.PHONY: bench-shape bench-silver bench-gold bench-sensor bench-workers
 bench-shape: $(VENV)/.dev ## Measure how fast payloads are shaped.
 	@$(BIN)/python benchmarks/bench_shape.py $(ARGS)
 bench-silver: $(VENV)/.dev ## Measure silver loads against COPY and INSERT .. ON CONFLICT.
@@ -91,11 +91,13 @@ bench-gold: $(VENV)/.dev ## Measure gold: a full refresh of a big market, then t
 	@$(BIN)/python benchmarks/bench_gold.py $(ARGS)
 bench-sensor: $(VENV)/.dev ## Upload 10,000 objects while everything is killed at random; count what is loaded how often.
 	@$(BIN)/python benchmarks/bench_sensor.py $(ARGS)
+bench-workers: $(VENV)/.dev ## Measure a backfill on one Celery worker, then on two.
+	@$(BIN)/python benchmarks/bench_workers.py $(ARGS)
 
 .PHONY: lock
 lock: $(UV) ## Lock the requirements anew.
-	@for job in "requirements-bootstrap.in -o requirements-bootstrap.lock" "pyproject.toml --group build -o requirements.lock" \
-		"pyproject.toml --group build --group dev -c requirements.lock -o requirements-dev.lock"; do \
+	@for job in "requirements-bootstrap.in -o requirements-bootstrap.lock" "pyproject.toml --extra workers --group build -o requirements.lock" \
+		"pyproject.toml --extra workers --group build --group dev -c requirements.lock -o requirements-dev.lock"; do \
 		$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 			--custom-compile-command "make lock" $$job || exit 1; done
 

@@ -230,6 +230,19 @@ def healthy(
 
 
 @app.command()
+def worker(
+    concurrency: Annotated[
+        int, typer.Option("--concurrency", "-c", min=1, help="How many runs at once.")
+    ] = 1,
+    name: Annotated[
+        str | None, typer.Option(help="What it is called in logs; unique on its machine.")
+    ] = None,
+) -> None:
+    """Do runs from the queue in STOCKS_CELERY_BROKER_URL, on this or another machine."""
+    Platform.from_settings().work(concurrency=concurrency, name=name)
+
+
+@app.command()
 def plan() -> None:
     """Show which calls come next, what is left of the day, and when the rest is done."""
     platform = Platform.from_settings()

@@ -15,6 +15,7 @@ from stocks_assets.defs import (
     checks,
     inbox,
     jobs,
+    launch,
     rebuild,
     universe,
 )
@@ -22,7 +23,7 @@ from stocks_assets.defs.bronze import bronze_assets
 from stocks_assets.defs.gold import gold_assets
 from stocks_assets.defs.resources import production
 from stocks_assets.defs.silver import silver_assets
-from stocks_assets.settings import Settings, read_settings
+from stocks_assets.settings import Launcher, Settings, read_settings
 
 # Known and meant: backfill policies are what batches need, beta or not, and the layers' differ so
 # that no two layers share a run (`defs.bronze`); the jobs' own runs name their tickers.
@@ -40,6 +41,7 @@ def build_defs(
     register_arrivals: bool = False,
     messenger: Messenger | None = None,
     ui_url: str = "http://127.0.0.1:3000",
+    launcher: Launcher = "in_process",
 ) -> dg.Definitions:
     """Return the definitions on top of `resources`."""
     return dg.Definitions(
@@ -75,8 +77,7 @@ def build_defs(
         ],
         loggers={jobs.PROGRESS_LOGGER: jobs.progress_logger},
         resources={"roster": universe.roster, **resources},
-        # Steps of a run share the process: a start costs more than most steps do.
-        executor=dg.in_process_executor,
+        executor=launch.executor(launcher),
     )
 
 
@@ -93,6 +94,7 @@ def defs() -> dg.Definitions:
         register_arrivals=settings.register_arrivals,
         messenger=_messenger(settings),
         ui_url=settings.ui_url or f"http://127.0.0.1:{settings.ui_port or 3000}",
+        launcher=settings.launcher,
     )
 
 

@@ -19,7 +19,7 @@ from urllib.parse import quote, urlsplit
 import httpx
 
 from stocks_assets.connections import Connections, embedded_stack, find_connections
-from stocks_assets.errors import StackError, StocksError
+from stocks_assets.errors import SettingsError, StackError, StocksError
 from stocks_assets.settings import PROJECT_ROOT, Settings, read_settings
 from stocks_assets.stack import home as homes
 from stocks_assets.stack import ports, processes, secrets
@@ -56,9 +56,13 @@ storage:
     class: PooledPostgresStorage
     config:
       postgres_url: {env: STOCKS_DAGSTER_STORAGE_URL}
-concurrency:
-  runs:
-    max_concurrent_runs: 2
+run_coordinator: {module: stocks_assets.defs.launch, class: SettingsRunQueue}
+run_launcher: {module: stocks_assets.defs.launch, class: SettingsRunLauncher}
+run_monitoring:
+  enabled: true
+  poll_interval_seconds: 15
+  start_timeout_seconds: 7200
+run_retries: {enabled: true}
 retention:
   schedule: {purge_after_days: 90}
   sensor:
@@ -295,7 +299,9 @@ class Platform:
     def _no_run_of_the_ui_can_live(self) -> bool:
         """Tell whether runs of the UI would run here, and nothing that runs them does."""
         is_ours = self._settings.brings_database and self._settings.dagster_database_url is None
-        return is_ours and processes.read(self._settings.home, _CODE) is None
+        # Workers do runs while the UI is down.
+        runs_here = self._settings.launcher != "celery"
+        return is_ours and runs_here and processes.read(self._settings.home, _CODE) is None
 
     @contextmanager
     def _servers(self, progress: Progress) -> Iterator[Connections]:
@@ -430,6 +436,32 @@ class Platform:
             os.environ.update(self._dagster_environment(storage.get_secret_value()))
         else:
             os.environ.update(self._environment(find_connections(self._settings)))
+
+    def work(self, *, concurrency: int, name: str | None) -> None:
+        """Do runs from the queue of STOCKS_CELERY_BROKER_URL, until a signal ends it.
+
+        The servers run, here or elsewhere, and hold what `prepare` or `up` has made.
+
+        Raises:
+            SettingsError: a setting is missing, or the extra `workers` is not installed.
+            StackError: a server does not run.
+        """
+        try:
+            from stocks_assets.defs.worker import make_worker, run_worker
+        except ImportError as error:
+            raise SettingsError(
+                f"a worker needs the extra 'workers' to be installed: {error}"
+            ) from error
+        from stocks_assets.adapters.dbt_project import dbt_environment, ensure_manifest
+
+        make_worker(self._settings)
+        homes.prepare(self._settings.home)
+        connections = find_connections(self._settings)
+        self._write_dagster_yaml()
+        os.environ.update(self._environment(connections))
+        with dbt_environment(_warehouse(connections), None):
+            ensure_manifest()
+        run_worker(self._settings, concurrency=concurrency, name=name)
 
     def listed_tickers(self, count: int | None) -> Sequence[str]:
         """Return the first `count` tickers that the source can name itself.

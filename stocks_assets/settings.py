@@ -32,6 +32,7 @@ from stocks_assets.errors import SettingsError
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 
 SourceName = Literal["alpha_vantage", "replay", "sample"]
+Launcher = Literal["in_process", "multiprocess", "celery", "kubernetes"]
 _ROLE = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 
 
@@ -127,6 +128,10 @@ class Settings(BaseSettings):
     ui_url: str | None = Field(None, validation_alias="STOCKS_UI_URL")
     ui_password: SecretStr | None = Field(None, validation_alias="STOCKS_UI_PASSWORD")
     ui_port: int | None = Field(None, validation_alias="STOCKS_UI_PORT", ge=1, le=65535)
+    launcher: Launcher = Field("in_process", validation_alias="STOCKS_LAUNCHER")
+    concurrent_runs: int = Field(2, validation_alias="STOCKS_CONCURRENT_RUNS", ge=1, le=1000)
+    celery_broker_url: SecretStr | None = Field(None, validation_alias="STOCKS_CELERY_BROKER_URL")
+    celery_backend_url: SecretStr | None = Field(None, validation_alias="STOCKS_CELERY_BACKEND_URL")
     tickers_per_run: int = Field(500, validation_alias="STOCKS_TICKERS_PER_RUN", ge=1)
     intraday_months: int = Field(0, validation_alias="STOCKS_INTRADAY_MONTHS", ge=0, le=300)
     inbox_max_mb: int = Field(100, validation_alias="STOCKS_INBOX_MAX_MB", ge=1, le=2000)
@@ -206,6 +211,20 @@ class Settings(BaseSettings):
         if value is not None and len(value.get_secret_value()) < 12:
             raise ValueError("expected 12 characters or more")
         return value
+
+    @field_validator("celery_broker_url", "celery_backend_url")
+    @classmethod
+    def _is_redis(cls, value: SecretStr | None) -> SecretStr | None:
+        parts = urlsplit(value.get_secret_value()) if value else None
+        if parts and (parts.scheme not in ("redis", "rediss") or not parts.hostname):
+            raise ValueError("expected redis://:password@host:port/0, or rediss:// for TLS")
+        return value
+
+    @model_validator(mode="after")
+    def _has_broker(self) -> Self:
+        if self.launcher == "celery" and self.celery_broker_url is None:
+            raise ValueError("STOCKS_LAUNCHER=celery needs STOCKS_CELERY_BROKER_URL")
+        return self
 
     @field_validator("replay_vintage", mode="before")
     @classmethod

@@ -87,9 +87,9 @@ def load(
     An object that cannot be believed is passed over, later ones are loaded, and its ticker fails
     unless one of them is newer of the same. After an object that cannot be had, no later one of its
     ticker is loaded. A load that fails takes its tickers with it. One process at a time loads a
-    table, so that none goes back behind another.
+    ticker of a table, so that none goes back behind another.
     """
-    with warehouse.lock(f"load {table.name}"):
+    with warehouse.locks(f"load {table.name}", tickers):
         yield from _load(
             bronze, warehouse, table, tickers, only_stale=only_stale, accept_shorter=accept_shorter
         )
@@ -145,7 +145,7 @@ def rebuild(
     without = {
         key for key, reason in refused if is_too_short(reason) or reason.startswith(_DAMAGED_REASON)
     }
-    with warehouse.lock(f"load {table.name}"):
+    with warehouse.locks(f"load {table.name}", tickers):
         yield from _rebuild(bronze, warehouse, table, tickers, without=without)
 
 

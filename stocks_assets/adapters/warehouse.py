@@ -28,6 +28,8 @@ from stocks_assets.domain.gaps import Holding
 from stocks_assets.domain.planner import Checked, Priority
 from stocks_assets.errors import StackError
 
+# More parts of a lock than that are held as the whole: PostgreSQL keeps locks in shared memory.
+_PARTS_OF_A_LOCK = 500
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _LISTINGS: Mapping[str, pl.DataType] = {
     "ticker": pl.String(),
@@ -147,27 +149,65 @@ class Warehouse:
     @contextmanager
     def lock(self, name: str) -> Iterator[None]:
         """Hold the lock `name`, which one process at a time can have; it ends with the process."""
-        number = _lock_number(name)
-        with connect(self.database_url, autocommit=True) as connection:
-            connection.execute("select pg_advisory_lock(%s)", (number,))
+        with self._session() as connection:
+            connection.execute("select pg_advisory_lock(%s)", (_lock_number(name),))
+            yield
+
+    @contextmanager
+    def locks(self, name: str, parts: Iterable[str]) -> Iterator[None]:
+        """Hold `parts` of the lock `name`: who has it whole excludes all, others their parts.
+
+        Each part is a lock in PostgreSQL's memory, which has room for some thousands; of more than
+        500 the whole is held.
+        """
+        numbers = sorted({_lock_number(f"{name} {part}") for part in parts})
+        if len(numbers) > _PARTS_OF_A_LOCK:
+            with self.lock(name):
+                yield
+            return
+        with self._session() as connection:
+            connection.execute("select pg_advisory_lock_shared(%s)", (_lock_number(name),))
+            # All take them in one order, so none waits for another that waits for it.
+            connection.execute(
+                "select pg_advisory_lock(number) from unnest(%s::bigint[]) as number", (numbers,)
+            )
             yield
 
     @contextmanager
     def lock_if_free(self, name: str) -> Iterator[bool]:
         """Hold the lock `name` if nobody has it; yields whether it is held."""
-        with connect(self.database_url, autocommit=True) as connection:
+        with self._session() as connection:
             row = connection.execute("select pg_try_advisory_lock(%s)", (_lock_number(name),))
             yield row.fetchone() == (True,)
 
     @contextmanager
+    def _session(self) -> Iterator[psycopg.Connection]:
+        """Yield a connection for a lock, which the server soon ends if its machine is gone."""
+        with connect(self.database_url, autocommit=True) as connection:
+            connection.execute(
+                "set tcp_keepalives_idle = 20; set tcp_keepalives_interval = 10; "
+                "set tcp_keepalives_count = 3"
+            )
+            yield connection
+
+    @contextmanager
     def alive(self, run_id: str) -> Iterator[None]:
-        """Hold what tells that the process of a run lives; it ends with the process."""
-        with self.lock(f"run {run_id}"):
+        """Hold what tells that a process of a run lives; it ends with the process."""
+        # Shared: the steps of a run may be processes of their own.
+        with self._session() as connection:
+            connection.execute(
+                "select pg_advisory_lock_shared(%s)", (_lock_number(f"run {run_id}"),)
+            )
             yield
 
     def living(self, run_ids: Iterable[str]) -> set[str]:
-        """Return those of `run_ids` whose process holds `alive`."""
-        numbers = {_lock_number(f"run {run_id}"): run_id for run_id in run_ids}
+        """Return those of `run_ids` of which a process holds `alive`."""
+        names = {f"run {run_id}": run_id for run_id in run_ids}
+        return {names[name] for name in self.held(names)}
+
+    def held(self, names: Iterable[str]) -> set[str]:
+        """Return those locks of `names` that any process holds."""
+        numbers = {_lock_number(name): name for name in names}
         with self.connect() as connection, connection.cursor(row_factory=scalar_row) as cursor:
             held = cursor.execute(
                 "select (classid::bigint << 32) | objid::bigint from pg_locks "

