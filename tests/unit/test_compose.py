@@ -39,7 +39,13 @@ OF_IMAGES = {
 # What docker-compose.yml itself asks for, beside settings and generated secrets.
 OF_COMPOSE = {"BIND_ADDRESS", "POSTGRES_PORT", "MINIO_PORT", "MINIO_CONSOLE_PORT"}
 # What containers have of their own, so that nobody sets it.
-FIXED = {"STOCKS_HOME", "STOCKS_READER_ROLE", "AWS_SESSION_TOKEN", "AWS_REGION"}
+FIXED = {
+    "STOCKS_HOME",
+    "STOCKS_READER_ROLE",
+    "STOCKS_CELERY_BACKEND_URL",
+    "AWS_SESSION_TOKEN",
+    "AWS_REGION",
+}
 
 
 def names_of_settings() -> set[str]:
