@@ -61,21 +61,18 @@ class Compose:
     def environment(self, name: str) -> dict[str, str]:
         given = SERVICES[name]["environment"]
         told = {variable: self.here(value) for variable, value in given.items()}
-        home = self.folder / name
+        # All of them have the same volume for it.
+        home = self.folder / "state"
         home.mkdir(mode=0o700, exist_ok=True)
-        if self.has_users:
-            os.chown(home, self.user(name), self.user(name))
+        if self.has_user:
+            os.chown(home, self.image.user, self.image.user)
         mine = {"STOCKS_HOME": str(home), "HOME": str(home)}
         return self.image.environment | told | mine
 
     @property
-    def has_users(self) -> bool:
-        """Whether services can be other users than who tests."""
+    def has_user(self) -> bool:
+        """Whether services can be the user of the image."""
         return IS_ROOT and self.image.is_open_to_all
-
-    def user(self, name: str) -> int:
-        """Return the user of the image; another one for each service that takes no part in runs."""
-        return self.image.user + {"webserver": 1, "daemon": 2}.get(name, 0)
 
     def here(self, text: str) -> str:
         """Return what compose makes of `text`, with the addresses that things have here."""
@@ -103,9 +100,9 @@ class Compose:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                user=self.user(name) if self.has_users else None,
-                group=self.user(name) if self.has_users else None,
-                extra_groups=[] if self.has_users else None,
+                user=self.image.user if self.has_user else None,
+                group=self.image.user if self.has_user else None,
+                extra_groups=[] if self.has_user else None,
             )
 
     def run(self, name: str, command: str | None = None) -> str:
@@ -127,6 +124,11 @@ class Compose:
             assert self.running[name].poll() is None, said
             assert time.monotonic() < deadline, said
             time.sleep(1)
+
+    def restart(self, name: str) -> None:
+        self.running[name].send_signal(signal.SIGTERM)
+        self.running.pop(name).wait(60)
+        self.up(name)
 
     def logs(self) -> dict[str, str]:
         texts = {}
@@ -251,6 +253,9 @@ def test_the_services_take_tickers_from_vendor_to_gold_over_the_network(compose,
     assert {node["assetKey"]["path"][0] for node in nodes} >= {"bronze", "silver", "gold"}
     said = compose.run("code-location", f"stocks refresh {TICKERS[0]}")
     assert "All 1 tickers are up to date" in said
+    # Who starts anew leaves alone what the others go by.
+    for name in ("daemon", "code-location"):
+        compose.restart(name)
     # The web server asks the daemon for it, and the daemon the code location.
     backfill = graphql(
         compose,
