@@ -15,6 +15,7 @@ WORKFLOW = PROJECT_ROOT / ".github" / "workflows" / "ci.yml"
 JOBS = yaml.safe_load(WORKFLOW.read_text())["jobs"]
 HOOKS = yaml.safe_load((PROJECT_ROOT / ".pre-commit-config.yaml").read_text())["repos"]
 MAKEFILE = (PROJECT_ROOT / "Makefile").read_text()
+IS_THE_ONE_ASKED_FOR = '.venv/bin/python -V | grep --fixed-strings "Python ${{ matrix.python }}."'
 TARGETS = set(re.findall(r"^([a-z-]+):", MAKEFILE, re.MULTILINE))
 
 
@@ -23,7 +24,12 @@ def recipe(target: str) -> str:
 
 
 def commands() -> list[str]:
-    return [step["run"] for job in JOBS.values() for step in job["steps"] if "run" in step]
+    return [
+        step["run"]
+        for job in JOBS.values()
+        for step in job["steps"]
+        if "run" in step and step["run"] != IS_THE_ONE_ASKED_FOR
+    ]
 
 
 def test_the_workflow_is_what_github_reads():
@@ -69,6 +75,17 @@ def test_unit_and_integration_tests_run_on_each_python_that_is_supported():
     supported = [f"3.{minor}" for minor in range(8, 30) if f"3.{minor}.1" in wanted]
     for name in ("quick", "integration"):
         assert JOBS[name]["strategy"]["matrix"]["python"] == supported
+        # Make would take the oldest one that it finds by name.
+        assert JOBS[name]["steps"][-1]["run"] == IS_THE_ONE_ASKED_FOR
+    assert yaml.safe_load(WORKFLOW.read_text())["env"] == {"PYTHON": "python"}
+
+
+def test_only_jobs_that_install_packages_keep_them_for_the_next_time():
+    for job in JOBS.values():
+        uses = {step["uses"].partition("@")[0] for step in job["steps"] if "uses" in step}
+        runs = " ".join(step.get("run", "") for step in job["steps"])
+        # What was to be kept and is not there fails the job at its end.
+        assert ("actions/setup-python" in uses) == ("make image" not in runs)
 
 
 def test_the_workflow_may_only_read_and_ends():
