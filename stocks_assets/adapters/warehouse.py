@@ -28,8 +28,9 @@ from stocks_assets.domain.gaps import Holding
 from stocks_assets.domain.planner import Checked, Priority
 from stocks_assets.errors import StackError
 
-# More parts of a lock than that are held as the whole: PostgreSQL keeps locks in shared memory.
-_PARTS_OF_A_LOCK = 500
+# More parts of a lock than that are held as the whole: PostgreSQL keeps locks in shared memory. The
+# tickers of a run are 500 at most, and a few more where policies keep runs of layers apart.
+PARTS_OF_A_LOCK = 600
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _LISTINGS: Mapping[str, pl.DataType] = {
     "ticker": pl.String(),
@@ -158,10 +159,10 @@ class Warehouse:
         """Hold `parts` of the lock `name`: who has it whole excludes all, others their parts.
 
         Each part is a lock in PostgreSQL's memory, which has room for some thousands; of more than
-        500 the whole is held.
+        600 the whole is held.
         """
         numbers = sorted({_lock_number(f"{name} {part}") for part in parts})
-        if len(numbers) > _PARTS_OF_A_LOCK:
+        if len(numbers) > PARTS_OF_A_LOCK:
             with self.lock(name):
                 yield
             return

@@ -14,7 +14,7 @@ from stocks_assets.adapters.arrivals import Arrivals
 from stocks_assets.adapters.bronze import BronzeStore, Stored
 from stocks_assets.adapters.silver_store import Origin, SilverStore
 from stocks_assets.adapters.sources.sample import SampleSource
-from stocks_assets.adapters.warehouse import RejectedRow, SilverLoad, Warehouse
+from stocks_assets.adapters.warehouse import PARTS_OF_A_LOCK, RejectedRow, SilverLoad, Warehouse
 from stocks_assets.defs.checks import silver_checks
 from stocks_assets.domain.bronze_key import BronzeKey, content_hash
 from stocks_assets.domain.datasets import SPLITS, WEEKLY_BARS, Call
@@ -223,8 +223,8 @@ def test_parts_of_a_lock_exclude_each_other_where_they_overlap(warehouse):
     with warehouse.locks("load x", ["A", "B"]):
         assert not waits(warehouse, ["C"])
         assert waits(warehouse, ["B", "C"])
-        assert waits(warehouse, [f"T{number}" for number in range(501)])
-    with warehouse.locks("load x", [f"T{number}" for number in range(501)]):
+        assert waits(warehouse, [f"T{number}" for number in range(PARTS_OF_A_LOCK + 1)])
+    with warehouse.locks("load x", [f"T{number}" for number in range(PARTS_OF_A_LOCK + 1)]):
         assert waits(warehouse, ["C"])
     assert not waits(warehouse, ["A"])
 
