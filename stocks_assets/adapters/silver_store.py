@@ -160,12 +160,15 @@ class SilverStore:
             versions,
         )
         self._keep(table, changes)
-        self._loader(table).merge(
-            changes.rows.with_columns(
-                pl.lit(uuid.uuid4().hex).alias("load_id"),
-                pl.lit(datetime.now(UTC)).cast(pl.Datetime("us", "UTC")).alias("loaded_at"),
-            )
+        rows = changes.rows.with_columns(
+            pl.lit(uuid.uuid4().hex).alias("load_id"),
+            pl.lit(datetime.now(UTC)).cast(pl.Datetime("us", "UTC")).alias("loaded_at"),
         )
+        # The caller lets nobody else write these tickers: what was not there is not there now.
+        if stored.is_empty():
+            self._loader(table).append(rows)
+        else:
+            self._loader(table).merge(rows)
         self._delete(table, gone.select(key))
         return Merged(changes, refused)
 
