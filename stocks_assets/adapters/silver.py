@@ -93,6 +93,7 @@ def load(
     table, so that none goes back behind another.
     """
     with warehouse.lock(f"load {table.name}"):
+        warehouse.await_writers(SCHEMA, table.name)
         yield from _load(
             bronze, warehouse, table, tickers, only_stale=only_stale, accept_shorter=accept_shorter
         )
@@ -149,6 +150,7 @@ def rebuild(
         key for key, reason in refused if is_too_short(reason) or reason.startswith(_DAMAGED_REASON)
     }
     with warehouse.lock(f"load {table.name}"):
+        warehouse.await_writers(SCHEMA, table.name)
         yield from _rebuild(bronze, warehouse, table, tickers, without=without)
 
 

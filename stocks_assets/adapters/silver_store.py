@@ -292,6 +292,7 @@ class SilverStore:
             "new_values",
             "old_bronze_keys",
             "new_bronze_key",
+            "old_key_places",
         )
         with self._warehouse.connect() as connection, connection.cursor() as cursor:
             for name, rows in (("superseded_rows", superseded), ("restated_closes", restated)):

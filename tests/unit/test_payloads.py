@@ -59,6 +59,18 @@ def raw_day(**fields):
     } | fields
 
 
+@pytest.mark.parametrize("damaged", ["2029-01-05", "2026-12-04", "not a day"])
+def test_a_damaged_label_does_not_complete_the_week_that_runs(damaged):
+    good = {"2026-11-24": week(), "2026-11-20": week()}
+    shaped = WEEKLY.shape("A", weekly({damaged: week(), **good}), date(2026, 11, 25))
+    told = dict(shaped.rows.select("session_date", "is_complete").iter_rows())
+    assert told == {date(2026, 11, 20): True, date(2026, 11, 24): False}
+    assert shaped.rejected.height == 1
+    # Where the exchange's calendar says nothing, the bar after it does.
+    alone = WEEKLY.shape("A", weekly({"2026-11-18": week(), "2026-11-24": week()}))
+    assert alone.rows.sort("session_date")["is_complete"].to_list() == [True, False]
+
+
 def test_a_weekly_bar_is_keyed_on_the_monday_of_its_week():
     shaped = WEEKLY.shape("A", weekly({"2024-04-15": week(), "2024-04-12": week()}))
     assert set(shaped.rows.select("week_start", "session_date").rows()) == {

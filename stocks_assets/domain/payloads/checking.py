@@ -58,6 +58,11 @@ def check(
         settled, bad = _settle(schema, checked.failure)
         good = pl.concat([good, settled])
         rejected = _by_reading(bad)
+    if "is_complete" in good.columns:
+        # A later bar says that a period is over.
+        start = pl.col(schema.primary_key()[1])
+        is_over = start < start.max().over("reading")
+        good = good.with_columns(is_complete=pl.col("is_complete") | is_over)
     stored = [name for name in schema.column_names() if name not in NOT_STORED]
     good = good.select(*stored, "dataset", "reading")
     rows = _by_reading(good)
