@@ -763,13 +763,8 @@ def test_bars_of_five_minutes_read_as_of_a_moment_are_what_was_said_by_then(
 ):
     for minute, price in ((1, 10), (3, 11), (5, 12)):
         put(store, "intraday_bars", minute, month("2026-02-03", price), "2026-02")
-        put(
-            store,
-            "intraday_bars",
-            minute + 1,
-            month(f"2026-0{minute // 2 + 3}-03"),
-            f"2026-0{minute // 2 + 3}",
-        )
+        other = f"2025-1{minute // 2}"
+        put(store, "intraday_bars", minute + 1, month(f"{other}-03"), other)
         load_all(bronze, warehouse, INTRADAY)
     for moment in range(7):
         known = as_of(warehouse, INTRADAY, at(moment))
@@ -819,11 +814,11 @@ def test_a_load_waits_for_what_the_server_still_does_for_a_killed_one(bronze, st
     put(store, "weekly_bars", 2, vintage(2))
     load_all(bronze, warehouse, WEEKLY)
     row = query(warehouse, "select to_jsonb(t) - 'source' from silver.weekly_bars t")[0][0]
-    query_of_dead = "insert into silver.weekly_bars select * from jsonb_populate_record(null::silver.weekly_bars, %s)"
+    insert = "insert into silver.weekly_bars select * from jsonb_populate_record(null::silver.weekly_bars, %s)"
     with warehouse.connect() as connection:
         connection.execute("truncate silver.weekly_bars, silver.superseded_rows, ops.silver_loads")
     with psycopg.connect(warehouse.database_url) as dead, ThreadPoolExecutor(1) as pool:
-        dead.execute(query_of_dead, (json.dumps(row),))
+        dead.execute(insert, (json.dumps(row),))
         loading = pool.submit(load_all, bronze, warehouse, WEEKLY, only_stale=False)
         waiting = None
         while waiting is None:
