@@ -488,7 +488,7 @@ class _Loading:
             )
             refused |= {ticker: _Refusal(why) for ticker, why in merged.refused.items()}
             good = {ticker: shaped for ticker, shaped in good.items() if ticker not in refused}
-            self._note_loaded(parts, good, merged.changes.by_ticker())
+            self._note_loaded(parts, good, merged.changes)
         self._note_refused(parts, refused)
 
     def _as_things_stand(self, parts: Mapping[str, _Part]) -> dict[str, _Part]:

@@ -60,9 +60,9 @@ class Extent(NamedTuple):
 
 
 class Merged(NamedTuple):
-    """What a merge changed, and the tickers that it refused, with the reasons."""
+    """What a merge changed, by ticker and kind, and the tickers that it refused, and why."""
 
-    changes: Changes
+    changes: dict[str, dict[str, int]]
     refused: dict[str, str]
 
 
@@ -120,9 +120,7 @@ class SilverStore:
             (origin,) = whole.values()
             known, came = self._tickers(table), given["ticker"].unique().to_list()
             if not accept_shorter and len(came) < _KEPT_SHARE * len(known):
-                return Merged(
-                    Changes.none(), {MARKET: _SHORTER.format(len(came), "tickers", len(known))}
-                )
+                return Merged({}, {MARKET: _SHORTER.format(len(came), "tickers", len(known))})
             whole = dict.fromkeys([*known, *came], origin)
             accept_shorter = True
         versions = self._versions(table, given, [*whole, *withdrawn])
@@ -160,17 +158,25 @@ class SilverStore:
             versions,
         )
         self._keep(table, changes)
-        rows = changes.rows.with_columns(
+        counts, rows = changes.by_ticker(), changes.rows
+        is_new = stored.is_empty()
+        # The frames above hold all of it several times.
+        del given, versions, delta, lacking, superseded, stored, changes
+        self._write(table, rows, is_new=is_new)
+        self._delete(table, gone.select(key))
+        return Merged(counts, refused)
+
+    def _write(self, table: SilverTable, rows: pl.DataFrame, *, is_new: bool) -> None:
+        """Write `rows`; `is_new` tells that none of their keys is stored."""
+        rows = rows.with_columns(
             pl.lit(uuid.uuid4().hex).alias("load_id"),
             pl.lit(datetime.now(UTC)).cast(pl.Datetime("us", "UTC")).alias("loaded_at"),
         )
         # The caller lets nobody else write these tickers: what was not there is not there now.
-        if stored.is_empty():
+        if is_new:
             self._loader(table).append(rows)
         else:
             self._loader(table).merge(rows)
-        self._delete(table, gone.select(key))
-        return Merged(changes, refused)
 
     def keys_of(
         self, table: SilverTable, ticker: str, payload_names: Collection[str]

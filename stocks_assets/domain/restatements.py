@@ -7,7 +7,6 @@ kept as it was, row by row.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
 
 import polars as pl
 
@@ -49,12 +48,6 @@ class Changes:
     rows: pl.DataFrame
     superseded: pl.DataFrame
     restated: pl.DataFrame
-
-    @classmethod
-    def none(cls) -> Self:
-        """Return no changes at all."""
-        nothing = pl.DataFrame(schema={"ticker": pl.String(), "class": pl.String()})
-        return cls(nothing, nothing, nothing)
 
     def by_ticker(self) -> dict[str, dict[str, int]]:
         """Return, per ticker, how many rows were written, and were superseded in each class."""
