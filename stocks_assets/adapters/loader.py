@@ -59,6 +59,13 @@ class Loader:
     def __exit__(self, *_: object) -> None:
         self._close()
 
+    def prepare(self) -> None:
+        """Begin to make what an append needs, which the first one then waits for.
+
+        What fails of it fails again there.
+        """
+        self._dlt().submit(self._make_ready, "append")
+
     def merge(self, frame: pl.DataFrame) -> None:
         """Merge `frame` into the table by its key; merges at the same time have no key in common.
 
@@ -97,15 +104,24 @@ class Loader:
         name = f"{self._schema}.{self._table}"
         rows = [_as_arrow(frame.sort(self._primary_key), self._fields, name)]
         try:
-            if self._thread is None:
-                self._thread = self._opened.enter_context(
-                    ThreadPoolExecutor(1, thread_name_prefix=f"dlt-{self._table}")
-                )
-            self._thread.submit(self._run, rows, disposition).result()
+            self._dlt().submit(self._run, rows, disposition).result()
         except BaseException:
             # What the pipeline has of a load that failed would go ahead of the next one.
             self._close()
             raise
+
+    def _dlt(self) -> ThreadPoolExecutor:
+        """Return the thread that dlt runs in."""
+        if self._thread is None:
+            self._thread = self._opened.enter_context(
+                ThreadPoolExecutor(1, thread_name_prefix=f"dlt-{self._table}")
+            )
+        return self._thread
+
+    def _make_ready(self, kind: str) -> dlt.Pipeline:
+        if kind not in self._pipelines:
+            self._pipelines[kind] = self._open(kind)
+        return self._pipelines[kind]
 
     def _run(self, rows: list[pa.Table], disposition: TWriteDispositionDict) -> None:
         """Take the rows out of the list and load them.
@@ -113,18 +129,15 @@ class Loader:
         dlt looks for settings by catching exceptions; their tracebacks keep all frames up to here,
         and what these hold, until Python looks for cycles. So no frame is to hold the rows.
         """
-        kind = disposition["disposition"]
-        is_first = kind not in self._pipelines
-        if is_first:
-            self._pipelines[kind] = self._open(kind)
+        pipeline = self._make_ready(disposition["disposition"])
         resource = dlt.resource(
             _taken_from(rows),
             name=self._table,
             primary_key=self._primary_key,
             write_disposition=disposition,
         )
-        with self._alone_at_first() if is_first else nullcontext():
-            done = self._pipelines[kind].run(resource, loader_file_format="parquet")
+        with self._alone_at_first() if pipeline.first_run else nullcontext():
+            done = pipeline.run(resource, loader_file_format="parquet")
         done.raise_on_failed_jobs()
 
     def _open(self, kind: str) -> dlt.Pipeline:

@@ -370,6 +370,8 @@ class _Loading:
             for ticker in step.last_for:
                 self.progress[ticker] = _Progress(loaded_from.get(ticker, {}))
         state = {ticker: progress.state for ticker, progress in self.progress.items()}
+        if steps:
+            self.store.prepare(self.table)
         with _imports_passed_over(), _Mergers(self) as mergers:
             for load in _one_ahead(self._loads(steps, state)):
                 yield from self._results(mergers.take(load))

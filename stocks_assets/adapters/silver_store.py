@@ -87,6 +87,10 @@ class SilverStore:
         self._reader, self._loaders = None, {}
         self._opened.close()
 
+    def prepare(self, table: SilverTable) -> None:
+        """Begin to get ready for the first merge into `table`."""
+        self._loader(table).prepare()
+
     def another(self) -> "SilverStore":
         """Return a store of the same tables, for another thread."""
         return SilverStore(self._warehouse, self._schema)
