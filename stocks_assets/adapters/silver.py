@@ -627,10 +627,9 @@ class _Mergers:
     def __init__(self, loading: _Loading) -> None:
         self._loading = loading
         self._pool = ThreadPoolExecutor(_MERGES_AT_ONCE, thread_name_prefix="merge")
-        self._stores = [
-            loading.store,
-            *(loading.store.another() for _ in range(_MERGES_AT_ONCE - 1)),
-        ]
+        self._others = [loading.store.another() for _ in range(_MERGES_AT_ONCE - 1)]
+        # The last one, which has been prepared, is the first to be taken.
+        self._stores = [*self._others, loading.store]
         self._at_work: dict[Future[None], _Load] = {}
 
     def __enter__(self) -> Self:
@@ -638,7 +637,7 @@ class _Mergers:
 
     def __exit__(self, *_: object) -> None:
         self._pool.shutdown(cancel_futures=True)
-        for store in self._stores[1:]:
+        for store in self._others:
             store.close()
 
     def take(self, load: _Load) -> list[_Load]:
