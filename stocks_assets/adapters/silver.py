@@ -484,7 +484,7 @@ class _Loading:
                 self.table,
                 pl.concat(rows.values()),
                 {t: _newest(parts[t].read) for t, shaped in good.items() if self._says_all(shaped)},
-                unsure=self._unsure(good.values()),
+                unsure=self._unsure(good),
                 withdrawn=withdrawn,
                 accept_shorter=self.accept_shorter,
             )
@@ -611,14 +611,14 @@ class _Loading:
         """Tell whether rows that `part` has not are gone."""
         return self.table.date_column is not None and part.is_whole
 
-    def _unsure(self, parts: Iterable[Shaped]) -> pl.DataFrame | None:
+    def _unsure(self, parts: Mapping[str, Shaped]) -> pl.DataFrame | None:
         """Return the keys of rejected rows: what is stored under them may be what they meant.
 
         In the list of the market such rows are of securities that are no ticker.
         """
         if self.table.is_of_market:
             return None
-        return pl.concat(part.rejected.select(self.table.primary_key) for part in parts)
+        return pl.concat(part.doubtful_keys(ticker) for ticker, part in parts.items())
 
 
 class _Mergers:

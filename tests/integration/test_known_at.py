@@ -705,6 +705,33 @@ def test_a_history_is_too_short_whether_or_not_a_row_of_it_is_bad(bronze, store,
     assert len(closes_as_of(warehouse, 3)[0]) == len(days)
 
 
+@pytest.mark.parametrize("label", ["1961-01-01", "2029-01-02", str(SESSIONS[3])])
+def test_a_row_whose_date_is_damaged_costs_no_stored_row(bronze, store, warehouse, label):
+    put(store, "daily_bars", 1, vendors(10, 11, 12, 13))
+    load_all(bronze, warehouse, DAILY)
+    series = json.loads(vendors(10, 11, 12, 13))["Time Series (Daily)"]
+    damaged = [
+        f'"{label if day == str(SESSIONS[1]) else day}": {json.dumps(bar)}'
+        for day, bar in series.items()
+    ]
+    put(store, "daily_bars", 2, f'{{"Time Series (Daily)": {{{", ".join(damaged)}}}}}'.encode())
+    assert load_all(bronze, warehouse, DAILY).load.rejected_count == 1
+    closes = query(warehouse, "select close from silver.daily_bars order by session_date")
+    assert closes[:2] == [(10,), (11,)]
+    assert closes[2:] in ([(12,), (13,)], [(12,), (11,)])
+
+
+def test_a_week_whose_label_moved_into_another_week_keeps_its_stored_row(bronze, store, warehouse):
+    rows = [(friday, 64.0 + n, 64.0, 0.0, 1, 7) for n, friday in enumerate(FRIDAYS[:5])]
+    put(store, "weekly_bars", 1, payload(WEEKLY, rows))
+    load_all(bronze, warehouse, WEEKLY)
+    rows[1] = (FRIDAYS[3] - timedelta(days=2), *rows[1][1:])
+    put(store, "weekly_bars", 2, payload(WEEKLY, rows))
+    load_all(bronze, warehouse, WEEKLY)
+    closes = query(warehouse, "select close from silver.weekly_bars order by week_start")
+    assert closes == [(64.0 + n,) for n in range(5)]
+
+
 @pytest.mark.parametrize(
     ("label", "left"),
     [(SESSIONS[2], [10, 12, 13]), ("no date", [10, 11, 12, 13])],
