@@ -67,7 +67,7 @@ class SessionBar(Bar):
         return pl.col("is_session")
 
 
-class WeeklyBars(Bar):
+class WeeklyBars(SessionBar):
     """One row per ticker and week."""
 
     week_start = dy.Date(nullable=False, primary_key=True)
@@ -77,7 +77,7 @@ class WeeklyBars(Bar):
     is_complete = dy.Bool(nullable=False)
 
 
-class MonthlyBars(Bar):
+class MonthlyBars(SessionBar):
     """One row per ticker and month."""
 
     month_start = dy.Date(nullable=False, primary_key=True)
