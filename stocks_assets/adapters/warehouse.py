@@ -62,7 +62,8 @@ class SilverLoad:
 class Rejections:
     """How many rows a table took and did not, the latter by rule, and objects it took nothing of.
 
-    A refused object is (ticker, bronze key, reason); one that a later load made up for is none.
+    A refused object is (ticker, bronze key, reason). It counts until a newer object of the same
+    payload is loaded: one of another payload does not say what it would have said.
     """
 
     loaded: int
@@ -173,6 +174,14 @@ class Warehouse:
                 "select pg_advisory_lock(number) from unnest(%s::bigint[]) as number", (numbers,)
             )
             yield
+
+    def await_writers(self, schema: str, table: str) -> None:
+        """Wait until all transactions that write to a table now have ended.
+
+        The server may still be at work on what a client sent that has been killed since.
+        """
+        with self.connect() as connection:
+            connection.execute(SQL("lock table {} in share mode").format(Identifier(schema, table)))
 
     @contextmanager
     def lock_if_free(self, name: str) -> Iterator[bool]:
@@ -421,14 +430,24 @@ class Warehouse:
                 {"table": table},
             ).fetchall()
             refused = connection.execute(
-                "select ticker, bronze_key, reason from ops.refused_objects refused "
-                "where table_name = %s and not exists (select from ops.silver_loads loads "
-                "where loads.table_name = refused.table_name and loads.ticker = refused.ticker "
-                "and loads.loaded_at > refused.refused_at) order by refused_at desc",
+                "select ticker, bronze_key, reason from ops.refused_objects "
+                "where table_name = %s order by refused_at desc, bronze_key",
                 (table,),
             ).fetchall()
         assert loaded is not None
-        return Rejections(int(loaded[0]), int(loaded[1]), by_rule, refused)
+        loads = self.silver_loads(table, [ticker for ticker, _, _ in refused])
+        made_up_for = {
+            (ticker, key.payload_name): key.fetched_at
+            for ticker, load in loads.items()
+            for key in map(BronzeKey.parse, load.bronze_keys)
+        }
+        standing = []
+        for ticker, text, reason in refused:
+            key = BronzeKey.parse(text)
+            newer = made_up_for.get((ticker, key.payload_name))
+            if newer is None or newer < key.fetched_at:
+                standing.append((ticker, text, reason))
+        return Rejections(int(loaded[0]), int(loaded[1]), by_rule, standing)
 
     def record_refused_objects(
         self, table: str, refused: Sequence[tuple[str, str, str]], began_at: datetime

@@ -126,6 +126,23 @@ def test_a_frame_that_does_not_fit_the_table_is_refused_before_anything_is_sent(
     assert stored(warehouse) == []
 
 
+def test_an_append_adds_all_of_its_rows_or_none_and_nothing_twice(warehouse):
+    def rows(*closes, load_id):
+        return bars(closes=closes).with_columns(
+            row_version=pl.lit(1, dtype=pl.Int64), load_id=pl.lit(load_id), loaded_at="known_at"
+        )
+
+    with loader.Loader(warehouse, "silver", "daily_bars", DAILY.primary_key) as appending:
+        appending.prepare()
+        appending.append(rows(10.0, 11.0, load_id="first").tail(1))
+        with pytest.raises(PipelineStepFailed, match="already exists"):
+            appending.append(rows(12.0, 13.0, load_id="second"))
+        assert [row[2] for row in stored(warehouse)] == [11.0]
+        appending.append(rows(10.0, load_id="third"))
+    assert [row[2] for row in stored(warehouse)] == [10.0, 11.0]
+    assert staging_schemas(warehouse) == []
+
+
 def test_what_a_killed_load_left_behind_is_swept_by_the_next(warehouse):
     with warehouse.connect() as connection:
         connection.execute("create schema silver_stg_dead")
