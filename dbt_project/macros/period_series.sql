@@ -146,9 +146,9 @@ found as (
 -- bars go no further. Where there are no others, they are what there is.
 chosen as (
     select
-        ticker,
-        security_key,
-        period_start,
+        found.ticker,
+        found.security_key,
+        found.period_start,
         case
             when
                 daily_bars.session_date >= coalesce(vendor_bars.session_date {%- if weeks %}, weekly_bars.session_date {%- endif %}, '-infinity')

@@ -114,7 +114,8 @@ def gold_assets(*, tickers_per_run: int) -> dg.AssetsDefinition:
                 tickers = warehouse.silver_tickers()
             else:
                 tickers = warehouse.tickers_behind_in_gold(tickers, digest)
-            if not tickers and not rebuild and not warehouse.gold_lacks_calendar():
+            lacks_market = warehouse.gold_lacks_calendar() or warehouse.gold_lacks_listings()
+            if not tickers and not rebuild and not lacks_market:
                 context.log.info("gold has all that silver has")
                 yield from _nothing_new(context)
                 return

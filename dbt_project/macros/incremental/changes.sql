@@ -209,11 +209,11 @@
     the name of such a model, which period of this one its kept_through comes to, where they differ.
     With `for_all`, a query for one ticker, a change of that ticker is one of every ticker from the
     same period on; when it names another ticker than last time, all is built anew. A model with a row
-    for each session of the first of `upstream` has its rows held against that one's. `scales`, where
-    rows are on the scale of a security's last session, is the relation that has it as split_index: with
-    a new split nothing of the ticker is kept.
+    for each session of the first of `upstream` has its rows held against that one's. One that is
+    `on_last_scale` has prices on the scale of the security's last session, by its split_factor: with a new
+    split nothing of the ticker is kept.
 -#}
-{% macro take_changes_of(upstream, kept={}, for_all=none, is_by_session=none, scales=none) %}
+{% macro take_changes_of(upstream, kept={}, for_all=none, is_by_session=none, on_last_scale=false) %}
 {%- if not is_incremental() -%}
     {{ note_all_changed() }}
 {%- else -%}
@@ -303,11 +303,14 @@
             when
                 (here.session_date, here.security_key, here.session_number)
                 = (above.session_date, above.security_key, above.session_number)
-                {% if scales -%}
-                and here.scale = (
-                    select scales.split_index
-                    from {{ scales }} as scales
-                    where scales.ticker = here.ticker and scales.security_key = here.security_key
+                {% if on_last_scale -%}
+                and here.split_factor = (
+                    select coalesce(gold.product(later.split_ratio order by later.session_date desc), 1)
+                    from {{ upstream[0] }} as later
+                    where
+                        later.ticker = here.ticker
+                        and later.security_key = here.security_key
+                        and later.session_date > here.session_date
                 )
                 {%- endif %}
                 then earliest.kept_through

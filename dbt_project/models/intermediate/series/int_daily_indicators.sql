@@ -1,7 +1,7 @@
 {{ config(
     indexes=[{'columns': ['ticker', 'session_date'], 'unique': true}],
     meta={'period': 'session_date'},
-    pre_hook="{{ take_changes_of([ref('fct_daily_prices')], scales=ref('int_last_sessions')) }}",
+    pre_hook="{{ take_changes_of([ref('fct_daily_prices')], on_last_scale=true) }}",
     post_hook="{{ pass_changes_on() }}",
 ) }}
 
@@ -11,20 +11,20 @@ prices as (
     select * from {{ changed_rows(ref('fct_daily_prices')) }} as prices
 ),
 
+-- The splits after a session are all among the rows that are built with it. Their product is taken in the
+-- order in which one goes back from today.
 scaled as (
     select
         *,
-        scale / split_index as split_factor
-    from (
-        select
-            prices.*,
-            last_sessions.split_index as scale
-        from prices
-        inner join {{ ref('int_last_sessions') }} as last_sessions
-            on
-                prices.ticker = last_sessions.ticker
-                and prices.security_key = last_sessions.security_key
-    ) as prices
+        coalesce(
+            gold.product(split_ratio) over (
+                partition by ticker, security_key
+                order by session_date desc
+                rows between unbounded preceding and 1 preceding
+            ),
+            1
+        ) as split_factor
+    from prices
 ),
 
 -- Recursions go on from the last row that is kept, in the order of a full run.
@@ -34,7 +34,7 @@ series as (
         ticker,
         session_date,
         session_number,
-        scale,
+        split_factor,
         high / split_factor as high,
         low / split_factor as low,
         close / split_factor as close,
@@ -49,7 +49,7 @@ series as (
         ticker,
         session_date,
         session_number,
-        scale,
+        split_factor,
         high,
         low,
         close,
@@ -124,7 +124,7 @@ final as (
         ticker,
         session_date,
         session_number,
-        scale,
+        split_factor,
         high,
         low,
         close,
