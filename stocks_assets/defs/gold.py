@@ -7,7 +7,7 @@ tickers of the batch, and all build just what changed; the models across tickers
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from graphlib import TopologicalSorter
 from importlib.metadata import version
@@ -50,7 +50,8 @@ def dbt_resource() -> Dbt:
         project_dir=str(PROJECT_DIR),
         profiles_dir=str(PROJECT_DIR),
         dbt_executable=DBT_EXECUTABLE,
-        global_config_flags=["--no-use-colors"],
+        # dbt's log file would go with its target folder.
+        global_config_flags=["--no-use-colors", "--log-level-file", "none"],
     )
 
 
@@ -81,11 +82,17 @@ class Translator(DagsterDbtTranslator):
 def gold_assets(*, tickers_per_run: int) -> dg.AssetsDefinition:
     """Return the dbt project as one multi-asset."""
     manifest, digest = ensure_manifest(), project_digest()
-    relations = [
-        f"{node['schema']}.{node['name']}"
+    models = [
+        node
         for node in json.loads(manifest.read_bytes())["nodes"].values()
         if node["resource_type"] == "model" and node["config"]["materialized"] != "ephemeral"
     ]
+    relations = [f"{model['schema']}.{model['name']}" for model in models]
+    views = {
+        dg.AssetKey([model["schema"], model["name"]])
+        for model in models
+        if model["config"]["materialized"] == "view"
+    }
     project = DbtProject(project_dir=PROJECT_DIR, profiles_dir=PROJECT_DIR)
 
     @dbt_assets(
@@ -131,8 +138,15 @@ def gold_assets(*, tickers_per_run: int) -> dg.AssetsDefinition:
         command = ["build", "--exclude-resource-type", "unit_test"]
         if rebuild:
             command.append("--full-refresh")
+        kept = set[dg.AssetKey]()
+        if deferred and not rebuild and not context.is_subset:
+            # Views are as the rebuild left them that this project began with. Their tests run.
+            command += ["--indirect-selection", "empty", "--exclude", "config.materialized:view"]
+            kept = views
         built_by = None if context.is_subset else digest
-        events = _build(context, dbt, warehouse, tickers, command=command, built_by=built_by)
+        events = _build(
+            context, dbt, warehouse, tickers, command=command, kept=kept, built_by=built_by
+        )
         for event in events:
             if deferred and isinstance(event, dg.Output):
                 yield from _materializations(context, event, tickers or [])
@@ -155,9 +169,13 @@ def _build(
     tickers: list[str] | None,
     *,
     command: list[str],
+    kept: Collection[dg.AssetKey],
     built_by: str | None,
 ) -> Iterator[Any]:
-    """Run dbt for `tickers`; parallel runs of one model collide, so one run at a time."""
+    """Run dbt for `tickers`, but for the views `kept`.
+
+    Parallel runs of one model collide, so there is one at a time.
+    """
     run_id = context.run.run_id
     target = Path(tempfile.mkdtemp(prefix="stocks-dbt-"))
     try:
@@ -168,11 +186,34 @@ def _build(
             parse_cache(target),
         ):
             lineage = _lineage(context)
-            for event in dbt.cli(command, context=context, target_path=target).stream():
+            events = dbt.cli(command, context=context, target_path=target).stream()
+            for event in _with_views(context, events, kept):
                 # dagster-dbt's own way to add this waits in a loop that takes a processor.
                 yield _described(context, warehouse, event, lineage)
     finally:
         shutil.rmtree(target, ignore_errors=True)
+
+
+def _with_views(
+    context: dg.AssetExecutionContext, events: Iterable[Any], kept: Collection[dg.AssetKey]
+) -> Iterator[Any]:
+    """Yield `events`, and the outputs of the views `kept` once those of their parents came."""
+    parents = context.assets_def.asset_deps
+    order = [key for key in TopologicalSorter(parents).static_order() if key in kept]
+    own, done = set(context.selected_asset_keys), set[dg.AssetKey]()
+
+    def outputs() -> Iterator[dg.Output[None]]:
+        for key in order:
+            if key not in done and not (parents[key] & own) - done:
+                done.add(key)
+                yield dg.Output(None, output_name=context.output_for_asset_key(key))
+
+    yield from outputs()
+    for event in events:
+        yield event
+        if isinstance(event, dg.Output):
+            done.add(context.asset_key_for_output(event.output_name))
+            yield from outputs()
 
 
 def _lineage(context: dg.AssetExecutionContext) -> Mapping[dg.AssetKey, dg.TableColumnLineage]:
