@@ -72,30 +72,29 @@ steps as (
     {% endif %}
 ),
 
--- A window of 252 sessions is made of four of 63, each of three of 21, which are looked up where they end:
--- nothing is taken off a sum, so a window knows nothing of what was before it.
-spans_of_21 as (
+-- A window of 252 sessions is made of four of 63, each of three of 21, each of three of 7, which are looked
+-- up where they end: nothing is taken off a sum, so a window knows nothing of what was before it.
+spans_of_7 as (
     select
         *,
-        count(log_return_1d) over span as logs_21,
-        sum(log_return_1d) over span as log_sum_21,
-        var_pop(log_return_1d) over span * count(log_return_1d) over span as log_variation_21,
-        count(paired_return) over span as pairs_21,
-        coalesce(sum(paired_return) over span, 0) as paired_sum_21,
-        coalesce(sum(benchmark_return) over span, 0) as benchmark_sum_21,
-        coalesce(sum(benchmark_return * benchmark_return) over span, 0) as benchmark_square_sum_21,
-        coalesce(sum(paired_return * benchmark_return) over span, 0) as product_sum_21
+        sum(log_return_1d) over span as log_sum_7,
+        var_pop(log_return_1d) over span * count(log_return_1d) over span as log_variation_7,
+        count(paired_return) over span as pairs_7,
+        coalesce(sum(paired_return) over span, 0) as paired_sum_7,
+        coalesce(sum(benchmark_return) over span, 0) as benchmark_sum_7,
+        coalesce(sum(benchmark_return * benchmark_return) over span, 0) as benchmark_square_sum_7,
+        coalesce(sum(paired_return * benchmark_return) over span, 0) as product_sum_7
     from (
         select
             *,
             case when benchmark_return is not null then simple_return_1d end as paired_return
         from steps
     ) as steps
-    window span as (partition by ticker, security_key order by session_date rows 20 preceding)
+    window span as (partition by ticker, security_key order by session_date rows 6 preceding)
 ),
 
 {% set sums = ['pairs', 'paired_sum', 'benchmark_sum', 'benchmark_square_sum', 'product_sum'] -%}
-{%- for whole, part in [(63, 21), (252, 63)] -%}
+{%- for whole, part in [(21, 7), (63, 21), (252, 63)] -%}
 {%- set lags = range(0, whole, part) -%}
 spans_of_{{ whole }} as (
     select
