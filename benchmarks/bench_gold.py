@@ -345,8 +345,8 @@ def publish_tomorrow(connection: psycopg.Connection, paying: list[str]) -> None:
         )
     for table in ("daily_bars", "weekly_bars", "monthly_bars"):
         connection.execute(
-            f"update silver.{table} set adjusted_close = round((adjusted_close / 1.005)::numeric, 4),"
-            " row_version = row_version + 1, bronze_key = 'bronze/bench/restated.json.gz' "
+            f"update silver.{table} set adjusted_close = round((adjusted_close / 1.005)::numeric, "
+            "4), row_version = row_version + 1, bronze_key = 'bronze/bench/restated.json.gz' "
             "where ticker = any(%s) and session_date < %s",
             (paying, LAST_SESSION),
         )

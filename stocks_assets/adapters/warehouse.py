@@ -517,33 +517,32 @@ class Warehouse:
         """Tell whether `gold.dim_date` is missing or differs from silver's calendar."""
         if self.missing_relations(["gold.dim_date"]):
             return True
-        return self._differ(
-            "select calendar_date, is_session, is_early_close, holiday_name, opens_at, closes_at "
-            "from silver.exchange_calendar",
-            "select date_day, is_session, is_early_close, holiday_name, opens_at, closes_at "
-            "from gold.dim_date",
-        )
-
-    def gold_lacks_listings(self) -> bool:
-        """Tell whether `gold.dim_security` is missing or differs from silver's listings."""
-        if self.missing_relations(["gold.dim_security", "staging.int_securities"]):
-            return True
-        return self._differ(
-            "select security_key, valid_to, listed_on, delisted_on, status, bronze_key "
-            "from staging.int_securities",
-            "select security_key, valid_to, listed_on, delisted_on, status, bronze_key "
-            "from gold.dim_security where status <> 'unknown'",
-        )
-
-    def _differ(self, one: str, other: str) -> bool:
-        """Tell whether two queries have other rows."""
         with self.connect() as connection, connection.cursor(row_factory=scalar_row) as cursor:
             return bool(
                 cursor.execute(
-                    f"select exists (({one}) except all ({other})) "
-                    f"or exists (({other}) except all ({one}))"
+                    "with silver as (select calendar_date, is_session, is_early_close, "
+                    "holiday_name, opens_at, closes_at from silver.exchange_calendar), "
+                    "gold as (select date_day, is_session, is_early_close, holiday_name, opens_at, "
+                    "closes_at from gold.dim_date) "
+                    "select exists (table silver except all table gold) "
+                    "or exists (table gold except all table silver)"
                 ).fetchone()
             )
+
+    def tickers_listed_otherwise(self) -> list[str]:
+        """Return the tickers whose listings differ from their rows in `gold.dim_security`."""
+        if self.missing_relations(["gold.dim_security", "staging.int_securities"]):
+            return self.silver_tickers()
+        with self.connect() as connection, connection.cursor(row_factory=scalar_row) as cursor:
+            return cursor.execute(
+                "with silver as (select ticker, security_key, valid_to, listed_on, delisted_on, "
+                "status, bronze_key from staging.int_securities), "
+                "gold as (select ticker, security_key, valid_to, listed_on, delisted_on, status, "
+                "bronze_key from gold.dim_security where status <> 'unknown') "
+                "select ticker from (table silver except all table gold) missing "
+                "union select ticker from (table gold except all table silver) other "
+                "order by ticker"
+            ).fetchall()
 
     def newest_gold_change(self) -> int | None:
         """Return the number of the newest change that gold's models have noted, if any."""

@@ -110,7 +110,7 @@ def gold_assets(*, tickers_per_run: int) -> dg.AssetsDefinition:
     ) -> Iterator[Any]:
         deferred = is_deferred(context)
         tickers = tickers_of(context, batch) if names_tickers(context, batch) else None
-        rebuild = False
+        rebuild = lacks_market = False
         if deferred and tickers is not None:
             # A refresh builds the tickers that silver has something new of, and all of them where
             # gold was built by another version of the models or lacks one.
@@ -120,8 +120,10 @@ def gold_assets(*, tickers_per_run: int) -> dg.AssetsDefinition:
             if rebuild:
                 tickers = warehouse.silver_tickers()
             else:
-                tickers = warehouse.tickers_behind_in_gold(tickers, digest)
-            lacks_market = warehouse.gold_lacks_calendar() or warehouse.gold_lacks_listings()
+                listed_otherwise = warehouse.tickers_listed_otherwise()
+                behind = warehouse.tickers_behind_in_gold(tickers, digest)
+                lacks_market = bool(listed_otherwise) or warehouse.gold_lacks_calendar()
+                tickers = sorted({*behind, *set(tickers).intersection(listed_otherwise)})
             if not tickers and not rebuild and not lacks_market:
                 context.log.info("gold has all that silver has")
                 yield from _nothing_new(context)
@@ -130,7 +132,7 @@ def gold_assets(*, tickers_per_run: int) -> dg.AssetsDefinition:
         needs_calendar = any(CALENDAR in context.assets_def.asset_deps[key] for key in selected)
         if needs_calendar and CALENDAR not in selected and warehouse.gold_lacks_calendar():
             raise dg.Failure(
-                "gold/dim_date is missing or ends too early; materialize silver/exchange_calendar "
+                "gold/dim_date is missing or differs from the calendar; materialize silver/exchange_calendar "
                 "and gold/dim_date first, or run the job 'refresh'",
                 allow_retries=False,
             )

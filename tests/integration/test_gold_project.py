@@ -1,7 +1,7 @@
 """The dbt project as a whole: it builds from nothing, every test of it passes, documents are made."""
 
 import json
-from datetime import date
+from datetime import date, timedelta
 
 import dagster as dg
 import polars as pl
@@ -129,17 +129,17 @@ def test_a_refresh_sees_listings_and_a_calendar_that_changed(warehouse, dbt):
     silver.load("listings", pl.DataFrame([listing]))
     dbt("run", tickers=["AAA"])
     assert not warehouse.gold_lacks_calendar()
-    assert not warehouse.gold_lacks_listings()
+    assert warehouse.tickers_listed_otherwise() == []
 
     # No batch names the ticker; that another security has its bars now is found all the same.
     ended = {"ticker": "AAA", "delisted_on": days[1], "status": "delisted"}
     silver.load("listings", pl.DataFrame([listing, ended]))
     silver.calendar(date(2026, 1, 1), date(2026, 12, 31), closed=[days[-1]])
     assert warehouse.gold_lacks_calendar()
-    assert warehouse.gold_lacks_listings()
+    assert warehouse.tickers_listed_otherwise() == ["AAA"]
     dbt("build", "--exclude-resource-type", "unit_test", tickers=[])
     assert not warehouse.gold_lacks_calendar()
-    assert not warehouse.gold_lacks_listings()
+    assert warehouse.tickers_listed_otherwise() == []
     rows = query(warehouse, "select * from gold.fct_daily_prices order by session_date")
     assert rows["session_number"].to_list() == [1, 2, 1, 2, 3]
     weeks = query(warehouse, "select * from gold.agg_weekly_prices order by session_date")
@@ -205,3 +205,17 @@ def test_one_run_shows_tests_row_counts_and_column_lineage_in_the_ui(world):
     below = metadata["dagster/column_lineage"].value.deps_by_column["open"]
     assert below == [dg.TableColumnDep(dg.AssetKey(["staging", "int_daily_inputs"]), "open")]
     assert metadata["dagster/row_count"].value > 500
+
+    # The day after, views are left as they are; their tests and events come all the same.
+    first = {event.run_id}
+    result = world.refresh(SampleSource(MARKET, lambda: LAST + timedelta(days=3)), [ticker])
+    assert result.success
+    checks = {e.check_name: e.passed for e in result.get_asset_check_evaluations()}
+    assert tests <= checks.keys()
+    assert all(checks.values())
+    for node in nodes:
+        if node["resource_type"] in ("model", "snapshot"):
+            key = dg.AssetKey([node["schema"], node["name"]])
+            event = world.instance.get_latest_materialization_event(key)
+            assert event.run_id not in first, key
+            assert "dagster/column_lineage" in event.asset_materialization.metadata, key
