@@ -132,8 +132,8 @@ def gold_assets(*, tickers_per_run: int) -> dg.AssetsDefinition:
         needs_calendar = any(CALENDAR in context.assets_def.asset_deps[key] for key in selected)
         if needs_calendar and CALENDAR not in selected and warehouse.gold_lacks_calendar():
             raise dg.Failure(
-                "gold/dim_date is missing or differs from the calendar; materialize silver/exchange_calendar "
-                "and gold/dim_date first, or run the job 'refresh'",
+                "gold/dim_date is missing or not that of silver/exchange_calendar; materialize "
+                "both first, or run the job 'refresh'",
                 allow_retries=False,
             )
         # dbt's unit tests judge the models' SQL, not the data: the test session runs them.
