@@ -50,8 +50,8 @@ TABLES = (
     "gold.fct_daily_prices",
     "gold.fct_weekly_prices",
     "gold.fct_monthly_prices",
-    "gold.agg_weekly_prices",
-    "gold.agg_monthly_prices",
+    "staging.int_weekly_series",
+    "staging.int_monthly_series",
     "staging.int_daily_indicators",
     "staging.int_daily_returns",
 )
