@@ -261,7 +261,7 @@ def history(
     paid = np.arange(int(random.integers(5, 60)), count - 1, 63)
     dividend[paid] = np.round(close[paid] * 0.005, 4)
     step = np.append((close / (split * (close + dividend)))[1:], 1.0)
-    adjusted = np.round(close * np.cumprod(step[::-1])[::-1], 4).clip(0.0001)
+    adjusted = close * np.cumprod(step[::-1])[::-1]
     bars = pl.DataFrame(
         {
             "ticker": [ticker] * count,
@@ -379,8 +379,8 @@ def publish_tomorrow(connection: psycopg.Connection, paying: list[str]) -> None:
         )
     for table in ("daily_bars", "weekly_bars", "monthly_bars"):
         connection.execute(
-            f"update silver.{table} set adjusted_close = round((adjusted_close / 1.005)::numeric, "
-            "4), row_version = row_version + 1, bronze_key = 'bronze/bench/restated.json.gz' "
+            f"update silver.{table} set adjusted_close = adjusted_close / 1.005, "
+            "row_version = row_version + 1, bronze_key = 'bronze/bench/restated.json.gz' "
             "where ticker = any(%s) and session_date < %s",
             (paying, LAST_SESSION),
         )
