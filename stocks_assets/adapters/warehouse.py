@@ -566,13 +566,10 @@ class Warehouse:
     def tickers_behind_in_gold(self, tickers: Sequence[str], built_by: str) -> list[str]:
         """Return those of `tickers` that have newer silver, or gold of another project."""
         with self.connect() as connection, connection.cursor(row_factory=scalar_row) as cursor:
-            # Listings are loaded for the market; a changed one may make another security of bars.
             return cursor.execute(
                 "select distinct ticker from ops.silver_loads left join ops.gold_builds "
-                "using (ticker) left join (select ticker, loaded_at as listing_loaded_at "
-                "from silver.listings) listings using (ticker) "
-                "where ticker = any(%s) and (built_at is null "
-                "or greatest(loaded_at, listing_loaded_at) > built_at or built_by <> %s) "
+                "using (ticker) where ticker = any(%s) "
+                "and (built_at is null or loaded_at > built_at or built_by <> %s) "
                 "order by ticker",
                 (list(tickers), built_by),
             ).fetchall()
@@ -602,14 +599,18 @@ class Warehouse:
             ).fetchall()
 
     def gold_lacks_calendar(self) -> bool:
-        """Tell whether `gold.dim_date` is not there or ends before silver's calendar does."""
+        """Tell whether `gold.dim_date` is missing or differs from silver's calendar."""
+        if self.missing_relations(["gold.dim_date"]):
+            return True
         with self.connect() as connection, connection.cursor(row_factory=scalar_row) as cursor:
-            if cursor.execute("select to_regclass('gold.dim_date')").fetchone() is None:
-                return True
             return bool(
                 cursor.execute(
-                    "select (select max(calendar_date) from silver.exchange_calendar) "
-                    "is distinct from (select max(date_day) from gold.dim_date)"
+                    "with silver as (select calendar_date, is_session, is_early_close, "
+                    "holiday_name, opens_at, closes_at from silver.exchange_calendar), "
+                    "gold as (select date_day, is_session, is_early_close, holiday_name, opens_at, "
+                    "closes_at from gold.dim_date) "
+                    "select exists (table silver except all table gold) "
+                    "or exists (table gold except all table silver)"
                 ).fetchone()
             )
 
@@ -618,6 +619,21 @@ class Warehouse:
         if not self.missing_relations(["ops.gold_passed_tests"]):
             with self.connect() as connection:
                 connection.execute("delete from ops.gold_passed_tests")
+
+    def tickers_listed_otherwise(self) -> list[str]:
+        """Return the tickers whose listings differ from their rows in `gold.dim_security`."""
+        if self.missing_relations(["gold.dim_security", "staging.int_securities"]):
+            return self.silver_tickers()
+        with self.connect() as connection, connection.cursor(row_factory=scalar_row) as cursor:
+            return cursor.execute(
+                "with silver as (select ticker, security_key, valid_to, listed_on, delisted_on, "
+                "status, bronze_key from staging.int_securities), "
+                "gold as (select ticker, security_key, valid_to, listed_on, delisted_on, status, "
+                "bronze_key from gold.dim_security where status <> 'unknown') "
+                "select ticker from (table silver except all table gold) missing "
+                "union select ticker from (table gold except all table silver) other "
+                "order by ticker"
+            ).fetchall()
 
     def newest_gold_change(self) -> int | None:
         """Return the number of the newest change that gold's models have noted, if any."""

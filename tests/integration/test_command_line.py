@@ -35,8 +35,6 @@ STOCKS = Path(sys.executable).with_name("stocks")
 TABLES = {
     "silver": {"companies", "corporate_actions", "daily_bars", "exchange_calendar", "weekly_bars"},
     "gold": {
-        "agg_monthly_prices",
-        "agg_weekly_prices",
         "dim_company",
         "dim_company_history",
         "dim_date",
