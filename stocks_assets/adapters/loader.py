@@ -1,4 +1,4 @@
-"""Frames into PostgreSQL tables, through dlt: one COPY, or COPY into a staging schema and one MERGE.
+"""Frames into PostgreSQL tables, through dlt: one COPY, or COPY into staging and one MERGE.
 
 What dlt 1.31 needs of its caller, each learnt from a load that went wrong:
 - ADBC writes binary without casting, so a frame's types are held against the table's first.
