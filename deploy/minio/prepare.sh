@@ -21,7 +21,11 @@ policy() {
     {
       "Effect": "Allow",
       "Action": ["s3:DeleteObject"],
-      "Resource": ["arn:aws:s3:::$STOCKS_BUCKET/inbox/*", "arn:aws:s3:::$STOCKS_CURATED_BUCKET/gold/*"]
+      "Resource": [
+        "arn:aws:s3:::$STOCKS_BUCKET/inbox/*",
+        "arn:aws:s3:::$STOCKS_CURATED_BUCKET/gold/*",
+        "arn:aws:s3:::$STOCKS_CURATED_BUCKET/reports/*"
+      ]
     }
   ]
 }
@@ -34,14 +38,18 @@ buckets)
     ;;
 user)
     policy >/tmp/policy.json
-    mc admin policy create minio stocks-pipeline /tmp/policy.json
-    mc admin user add minio "$AWS_ACCESS_KEY_ID" "$AWS_SECRET_ACCESS_KEY"
-    # A policy that is attached already is refused; what counts is that it is.
-    mc admin policy attach minio stocks-pipeline --user "$AWS_ACCESS_KEY_ID" || true
-    case "$(mc admin user info --json minio "$AWS_ACCESS_KEY_ID")" in
-    *stocks-pipeline*) ;;
-    *) echo "the policy is not attached to $AWS_ACCESS_KEY_ID" >&2; exit 1 ;;
-    esac
+    mc admin policy create minio pipeline-least /tmp/policy.json
+    # Read from standard input, so that the secret is on no command line.
+    printf '%s\n%s\n' "$AWS_ACCESS_KEY_ID" "$AWS_SECRET_ACCESS_KEY" | mc admin user add minio
+    # A policy that is attached already is refused: that is asked first.
+    has_policy() {
+        case "$(mc admin user info --json minio "$AWS_ACCESS_KEY_ID")" in
+        *'"policyName":"pipeline-least"'*) ;;
+        *) return 1 ;;
+        esac
+    }
+    has_policy || mc admin policy attach minio pipeline-least --user "$AWS_ACCESS_KEY_ID"
+    has_policy || { echo "the policy is not attached to $AWS_ACCESS_KEY_ID" >&2; exit 1; }
     ;;
 policy) policy ;;
 *) echo "expected buckets, user or policy" >&2; exit 2 ;;

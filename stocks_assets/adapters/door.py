@@ -1,7 +1,6 @@
 """What stands before the UI: a password, and no way in for pages of other sites."""
 
 import base64
-import binascii
 import hashlib
 import hmac
 from collections.abc import Set
@@ -62,11 +61,14 @@ class Door:
 
     def _is_foreign(self, scope: Scope, headers: Headers) -> bool:
         """Tell whether a page of another site is behind the request."""
-        host = urlsplit(f"//{headers.get('host', '')}")
+        try:
+            host = urlsplit(f"//{headers.get('host', '')}")
+            origin = urlsplit(headers["origin"]) if "origin" in headers else None
+        except ValueError:  # what is no address is none of ours
+            return True
         if host.hostname not in self._hosts:
             return True
-        origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != host.netloc:
+        if origin is not None and origin.netloc != host.netloc:
             return True
         is_elsewhere = headers.get("sec-fetch-site") in ("cross-site", "same-site")
         is_a_link = (
@@ -92,14 +94,14 @@ class Door:
         if scheme.lower() == "basic":
             try:
                 _, _, password = base64.b64decode(given, validate=True).partition(b":")
-            except binascii.Error:
+            except ValueError:  # text that is no base64
                 return None
             if hmac.compare_digest(password, self._password):
                 return "password"
         return None
 
     def _cookie(self) -> str:
-        return f"{COOKIE}={self._session}; Path=/; HttpOnly; SameSite=Strict"
+        return f"{COOKIE}={self._session}; Path=/; HttpOnly; SameSite=Lax"
 
     def _with_cookie(self, send: Send) -> Send:
         async def sent(message: Message) -> None:

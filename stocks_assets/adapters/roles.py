@@ -161,7 +161,10 @@ class Roles:
                 _run_each(connection, self._loader_may(connection))
             if self.transformer.name != owner:
                 _run_each(connection, self._transformer_may(connection))
-        if self.transformer.name not in (owner, self.loader.name):
+            elif self.loader.name != owner:
+                _run_each(connection, self._loader_sees_models(connection))
+        if self.loader.name != self.transformer.name:
+            # Who makes the models lets the loader read them, and that may be the owner.
             with connect(self.transformer.url) as connection:
                 _run_each(connection, self._loader_may_read_models(connection))
 
@@ -175,9 +178,14 @@ class Roles:
         role, owner = self.dagster, _user(self.owner_url)
         if role.name == owner or not _same_server(role.url, self.owner_url):
             return
+        database = _database(role.url)
+        if database == _database(self.owner_url):
+            raise SettingsError(
+                f"{role.setting} names the warehouse's own database {database!r} with a role of "
+                "its own; name another database, which is made"
+            )
         with self._alone() as connection:
             role.make(connection, owns_password=owns_passwords)
-            database = _database(role.url)
             theirs = Identifier(database), Identifier(role.name)
             held_by = connection.execute(
                 "select pg_get_userbyid(datdba) from pg_database where datname = %s", (database,)
@@ -238,6 +246,11 @@ class Roles:
         for (statement,) in connection.execute(_FOREIGN, books).fetchall():
             yield SQL(statement)
         # The loader, and not only the transformer, looks at gold.
+        yield from self._loader_sees_models(connection)
+
+    def _loader_sees_models(self, connection: psycopg.Connection) -> Iterator[Composed | SQL]:
+        for schema in _MODELS:
+            yield SQL("create schema if not exists {}").format(Identifier(schema))
         yield from _schemas(connection, self.loader.name, _MODELS, ("usage",))
 
     def _loader_may_read_models(self, connection: psycopg.Connection) -> Iterator[Composed | SQL]:

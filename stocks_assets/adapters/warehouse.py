@@ -617,7 +617,7 @@ class Warehouse:
     def forget_passed_tests(self) -> None:
         """Have dbt's tests look at all rows the next time, whatever they have passed before."""
         if not self.missing_relations(["ops.gold_passed_tests"]):
-            with self.connect() as connection:
+            with connect(self.models_url) as connection:
                 connection.execute("delete from ops.gold_passed_tests")
 
     def tickers_listed_otherwise(self) -> list[str]:

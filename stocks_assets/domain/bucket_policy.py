@@ -10,7 +10,8 @@ ARN = "arn:aws:s3:::"
 def bucket_policy(bucket: str, curated_bucket: str) -> Mapping[str, Any]:
     """Return the least that the pipeline needs: no bucket is made, no reply is ever removed.
 
-    What is taken up from the inbox is moved away; exports of tickers that are gone are removed.
+    What is taken up from the inbox is moved away; exports of tickers that are gone and old reports
+    are removed.
     """
     both = [bucket, curated_bucket]
     return {
@@ -18,7 +19,10 @@ def bucket_policy(bucket: str, curated_bucket: str) -> Mapping[str, Any]:
         "Statement": [
             _allow(["s3:ListBucket"], both),
             _allow(["s3:GetObject", "s3:PutObject"], [f"{name}/*" for name in both]),
-            _allow(["s3:DeleteObject"], [f"{bucket}/inbox/*", f"{curated_bucket}/gold/*"]),
+            _allow(
+                ["s3:DeleteObject"],
+                [f"{bucket}/inbox/*", f"{curated_bucket}/gold/*", f"{curated_bucket}/reports/*"],
+            ),
         ],
     }
 

@@ -1,6 +1,7 @@
 """Who may do what: each role in PostgreSQL and each user of the bucket can what it needs, no more."""
 
 import gzip
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
 import dagster as dg
@@ -15,6 +16,7 @@ from stocks_assets.adapters.object_store import ObjectStore, S3Location
 from stocks_assets.adapters.reader import Reader
 from stocks_assets.adapters.roles import Role, Roles
 from stocks_assets.adapters.sources.sample import SampleSource
+from stocks_assets.adapters.trace import trace
 from stocks_assets.adapters.warehouse import Warehouse
 from stocks_assets.domain.bronze_key import BronzeKey
 from stocks_assets.domain.datasets import LARGEST_REPLY
@@ -217,6 +219,29 @@ def test_what_one_user_made_before_there_were_roles_goes_to_the_role_that_makes_
             loader.execute("delete from ops.gold_changes")
 
 
+def test_a_loader_beside_an_owner_who_makes_the_models_reads_them(warehouse, owner):
+    owner.execute("drop schema if exists gold, staging cascade")
+    roles = replace(
+        roles_of(warehouse), transformer=Role("STOCKS_DATABASE_URL", warehouse.database_url)
+    )
+    roles.prepare(owns_passwords=True)
+    owner.execute("create table gold.facts as select 1 as number")
+    with psycopg.connect(url_of(warehouse, LOADER)) as loader:
+        assert loader.execute("select * from gold.facts").fetchone() == (1,)
+
+
+def test_dagsters_role_is_not_given_the_warehouse(warehouse, owner):
+    held_by = "select pg_get_userbyid(datdba) from pg_database where datname = 'test'"
+    before = owner.execute(held_by).fetchone()
+    roles = replace(
+        roles_of(warehouse),
+        dagster=Role("STOCKS_DAGSTER_DATABASE_URL", url_of(warehouse, DAGSTER, "test")),
+    )
+    with pytest.raises(SettingsError, match="STOCKS_DAGSTER_DATABASE_URL names the warehouse's"):
+        roles.prepare_dagster(owns_passwords=True)
+    assert owner.execute(held_by).fetchone() == before
+
+
 def test_a_role_with_another_password_is_named_and_left_alone(connected, warehouse, owner):
     roles = roles_of(warehouse)
     wrong = Role("STOCKS_LOADER_DATABASE_URL", url_of(warehouse, LOADER, password="wrong"))
@@ -312,6 +337,8 @@ def test_the_pipeline_runs_from_vendor_to_export_with_the_least_rights(warehouse
         for _ in range(2):
             # The second one finds tables that the first one made.
             assert world.refresh(SampleSource(market, lambda: LAST), [ticker]).success
+        least.forget_passed_tests()
+        assert [found.problem for found in trace(world.bronze, least, ticker, None)] == [None] * 3
         [written] = Curated(curated, least).export([PRICES], None, built_by="test")
         assert written.rows == 1
     with psycopg.connect(READER.url(warehouse.database_url)) as reader:

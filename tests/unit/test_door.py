@@ -96,7 +96,7 @@ def test_a_browser_is_given_a_cookie_and_an_address_without_the_password(ui, ask
     assert asked == []
     cookie = sent.headers["set-cookie"]
     assert PASSWORD not in cookie
-    assert {"HttpOnly", "SameSite=Strict", "Path=/"} <= set(cookie.split("; "))
+    assert {"HttpOnly", "SameSite=Lax", "Path=/"} <= set(cookie.split("; "))
     assert ui.get(sent.headers["location"], headers=PAGE).text == "inside"
     with ui.websocket_connect(
         "/graphql", headers=HOST | {"cookie": cookie.partition(";")[0]}
@@ -156,3 +156,17 @@ def test_a_link_from_elsewhere_opens_a_page(ui):
 def test_the_ui_itself_may_ask(ui):
     by = {"origin": HERE, "sec-fetch-site": "same-origin", "sec-fetch-mode": "cors"}
     assert ui.post("/graphql", headers=basic(PASSWORD) | by).text == "inside"
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"host": "["}, 403),
+        ({"host": "127.0.0.1:3000", "origin": "http://["}, 403),
+        ({"host": "127.0.0.1:3000", "authorization": "Basic p\xe4ss".encode("latin-1")}, 401),
+        ({"host": "127.0.0.1:3000", "authorization": "Basic ==="}, 401),
+    ],
+)
+def test_what_makes_no_sense_is_refused_before_anything_is_done(ui, asked, headers, status):
+    assert ui.get("/", headers=headers).status_code == status
+    assert asked == []
