@@ -2,8 +2,11 @@
 
 Fills silver with random walks (500 tickers x 6,300 sessions by default) on a PostgreSQL of its own
 in a temporary folder and times `dbt build`, as Dagster calls it: on the empty warehouse, which is
-what dbt itself costs, for the full refresh, and after one new session for every ticker. The last
-line is one JSON object.
+what dbt itself costs, for the full refresh, and after one new session for every ticker, a few of
+which pay a dividend, so that the vendor restates all of their adjusted closes. What each model
+takes is printed, and plotted with `--plot`. On a machine that does other work as well, the seconds
+of processor time of dbt and the server say more than those of the clock. The last line is one JSON
+object.
 """
 
 import argparse
@@ -16,10 +19,14 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
+import matplotlib.pyplot as plt
 import numpy as np
 import polars as pl
+import psutil
 import psycopg
 from psycopg.sql import SQL, Identifier
 
@@ -30,8 +37,12 @@ from stocks_assets.stack.embedded import EmbeddedStack
 
 LAST_SESSION = date(2026, 11, 13)
 SECTORS = ("TECHNOLOGY", "ENERGY", "UTILITIES", "HEALTHCARE", "INDUSTRIALS")
+# A share of the tickers that pays a dividend on a day: four a year.
+PAYING = 4 / 252
 BAR_KEY = ("ticker", "session_date")
-BUILD = ("build", "--exclude-resource-type", "unit_test")
+BUILD = ("--log-level-file", "none", "build", "--exclude-resource-type", "unit_test")
+FULL = ("--full-refresh",)
+DAY = ("--indirect-selection", "empty", "--exclude", "config.materialized:view")
 
 
 def main() -> None:
@@ -39,13 +50,17 @@ def main() -> None:
     parser.add_argument("--tickers", type=int, default=500)
     parser.add_argument("--sessions", type=int, default=6300)
     parser.add_argument("--home", type=Path, help="keep the servers' files in this folder")
+    parser.add_argument("--plot", type=Path, help="plot the share of each model into this file")
     asked = parser.parse_args()
-    with server(asked.home) as warehouse:
-        print(json.dumps(measure(warehouse, asked.tickers, asked.sessions)))
+    with server(asked.home) as (warehouse, postmaster):
+        seconds, full, daily = measure(warehouse, postmaster, asked.tickers, asked.sessions)
+    if asked.plot:
+        plot(full, daily, seconds, asked.plot)
+    print(json.dumps(seconds))
 
 
 @contextmanager
-def server(home: Path | None) -> Iterator[Warehouse]:
+def server(home: Path | None) -> Iterator[tuple[Warehouse, psutil.Process]]:
     """Yield an empty warehouse on a PostgreSQL of its own, which ends with the block."""
     with tempfile.TemporaryDirectory(prefix="bench-gold-") as folder:
         stack = EmbeddedStack(home or Path(folder), s3=False)
@@ -59,19 +74,27 @@ def server(home: Path | None) -> Iterator[Warehouse]:
                     "drop schema if exists bronze, silver, staging, gold, ops cascade"
                 )
             warehouse.migrate()
-            yield warehouse
+            with warehouse.connect() as connection:
+                backend = psutil.Process(connection.info.backend_pid)
+                postmaster = backend.parent()
+            assert postmaster
+            yield warehouse, postmaster
         finally:
             stack.stop()
 
 
-def measure(warehouse: Warehouse, tickers: int, count: int) -> dict[str, float]:
-    """Return the seconds of each build; the figures of the models are printed."""
+def measure(
+    warehouse: Warehouse, postmaster: psutil.Process, tickers: int, count: int
+) -> tuple[dict[str, float], dict[str, float], dict[str, float]]:
+    """Return the seconds of each build, and those of each node of the full and the daily one."""
     names = [f"T{number:04}" for number in range(tickers)]
     days = sessions(date(1999, 11, 1), LAST_SESSION)[-count - 1 :]
     with warehouse.connect() as connection:
         copy(connection, "exchange_calendar", exchange_calendar_frame(days[0], date(2027, 12, 31)))
-    build(warehouse, names, "parse", "--full-refresh")
-    fixed = build(warehouse, names, "empty", "--full-refresh")
+    costs = partial(build, warehouse, postmaster, names)
+    costs(*FULL)
+    fixed_full, _ = costs(*FULL)
+    fixed, _ = costs(*DAY)
     started = time.perf_counter()
     with warehouse.connect() as connection:
         tomorrow = fill(connection, names, days)
@@ -81,28 +104,59 @@ def measure(warehouse: Warehouse, tickers: int, count: int) -> dict[str, float]:
         store_tomorrow(connection, tomorrow)
     settle(warehouse)
     print(f"filled silver in {time.perf_counter() - started:.0f} s", flush=True)
-    full = build(warehouse, names, "full", "--full-refresh")
+    full, full_nodes = costs(*FULL)
+    report("full", full, full_nodes)
     settle(warehouse)
+    paying = names[:: max(tickers // max(round(tickers * PAYING), 1), 1)]
     with warehouse.connect() as connection:
-        publish_tomorrow(connection)
-    daily = build(warehouse, names, "daily")
-    share = (daily - fixed) / (full - fixed)
+        publish_tomorrow(connection, paying)
+    daily, daily_nodes = costs(*DAY)
+    report("daily", daily, daily_nodes)
+    share, of_processor = (
+        (getattr(daily, name) - getattr(fixed, name))
+        / (getattr(full, name) - getattr(fixed_full, name))
+        for name in ("seconds", "processor")
+    )
     print(f"a day costs {share:.1%} of a full refresh, dbt's fixed cost apart")
-    return {
+    seconds = {
         "tickers": tickers,
         "sessions": count,
-        "full_seconds": round(full, 2),
-        "daily_seconds": round(daily, 2),
-        "dbt_fixed_seconds": round(fixed, 2),
+        "paying": len(paying),
+        "full_seconds": round(full.seconds, 2),
+        "daily_seconds": round(daily.seconds, 2),
+        "dbt_fixed_seconds": round(fixed.seconds, 2),
+        "dbt_fixed_full_seconds": round(fixed_full.seconds, 2),
         "daily_share_of_full": round(share, 4),
+        "full_processor_seconds": round(full.processor, 2),
+        "daily_processor_seconds": round(daily.processor, 2),
+        "dbt_fixed_processor_seconds": round(fixed.processor, 2),
+        "daily_share_of_full_processor": round(of_processor, 4),
     }
+    return seconds, full_nodes, daily_nodes
 
 
-def build(warehouse: Warehouse, tickers: list[str], label: str, *options: str) -> float:
-    """Run dbt for all tickers as one batch; print what each node took, and return the seconds."""
+class Cost(NamedTuple):
+    """What a build took by the clock, and of processor time of dbt and the server, in seconds."""
+
+    seconds: float
+    processor: float
+
+
+def processor_time(postmaster: psutil.Process) -> float:
+    """Return the seconds of processor time of processes that ended: of dbt, and of the server's."""
+    time.sleep(0.5)  # The server takes a moment to see that its backends ended.
+    ours, servers = psutil.Process().cpu_times(), postmaster.cpu_times()
+    return sum(times.children_user + times.children_system for times in (ours, servers))
+
+
+def build(
+    warehouse: Warehouse, postmaster: psutil.Process, tickers: list[str], *options: str
+) -> tuple[Cost, dict[str, float]]:
+    """Run dbt for all tickers as one batch; return its cost, and the seconds of each node."""
     batch = uuid.uuid4().hex
     target = PROJECT_DIR / "target" / "bench"
     with warehouse.gold_batch(batch, tickers, built_by=None), dbt_environment(warehouse, batch):
+        before = processor_time(postmaster)
         started = time.perf_counter()
         done = subprocess.run(
             [DBT_EXECUTABLE, "--no-use-colors", "--quiet", *BUILD, *options],
@@ -115,33 +169,43 @@ def build(warehouse: Warehouse, tickers: list[str], label: str, *options: str) -
             check=False,
         )
         seconds = time.perf_counter() - started
+    processor = processor_time(postmaster) - before
     if done.returncode != 0:
-        raise SystemExit(f"dbt build ({label}) failed")
-    if label not in ("parse", "empty"):
-        report(label, seconds, target / "run_results.json")
-    return seconds
-
-
-def report(label: str, seconds: float, results: Path) -> None:
-    """Print what each model took, and the tests together."""
-    nodes = json.loads(results.read_bytes())["results"]
+        raise SystemExit(f"dbt build {' '.join(options)} failed")
     took: dict[str, float] = {}
-    for node in nodes:
+    for node in json.loads((target / "run_results.json").read_bytes())["results"]:
         kind, _, name = node["unique_id"].split(".")[:3]
         key = name if kind in ("model", "snapshot", "seed") else f"{kind}s together"
         took[key] = took.get(key, 0.0) + node["execution_time"]
+    return Cost(seconds, processor), took
+
+
+def report(label: str, cost: Cost, took: dict[str, float]) -> None:
+    """Print what each model took, and the tests together."""
     total = sum(took.values())
-    print(f"\n{label}: {seconds:.1f} s; {total:.1f} s of work on several connections")
+    print(f"\n{label}: {cost.seconds:.1f} s; {total:.1f} s of work on several connections")
     for name, spent in sorted(took.items(), key=lambda item: -item[1]):
         if spent >= 0.005 * total:
             print(f"  {name:<34}{spent:8.2f} s {spent / total:6.1%}")
-    slow = sorted(
-        (node for node in nodes if node["unique_id"].startswith("test.")),
-        key=lambda node: -node["execution_time"],
-    )[:5]
-    for node in slow:
-        print(f"    {node['unique_id'].split('.')[2]:<70}{node['execution_time']:8.2f} s")
     print(flush=True)
+
+
+def plot(
+    full: dict[str, float], daily: dict[str, float], seconds: dict[str, float], path: Path
+) -> None:
+    """Draw the share of each model in the full refresh and in the day after it."""
+    figure, axes = plt.subplots(1, 2, figsize=(12, 7))
+    for axis, (label, took) in zip(axes, (("full", full), ("daily", daily)), strict=True):
+        total = sum(took.values())
+        largest = sorted(took.items(), key=lambda item: item[1])[-18:]
+        axis.barh([name for name, _ in largest], [100 * spent / total for _, spent in largest])
+        axis.set(
+            title=f"{label} refresh: {seconds[f'{label}_seconds']:.1f} s",
+            xlabel="share of the work of all nodes, %",
+        )
+    figure.suptitle(f"{seconds['tickers']} tickers, {seconds['sessions']} sessions")
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
 
 
 def settle(warehouse: Warehouse) -> None:
@@ -197,7 +261,7 @@ def history(
     paid = np.arange(int(random.integers(5, 60)), count - 1, 63)
     dividend[paid] = np.round(close[paid] * 0.005, 4)
     step = np.append((close / (split * (close + dividend)))[1:], 1.0)
-    adjusted = np.round(close * np.cumprod(step[::-1])[::-1], 4).clip(0.0001)
+    adjusted = close * np.cumprod(step[::-1])[::-1]
     bars = pl.DataFrame(
         {
             "ticker": [ticker] * count,
@@ -282,11 +346,18 @@ def store_tomorrow(connection: psycopg.Connection, bars: pl.DataFrame) -> None:
     copy(connection, "bench_tomorrow", stored(bars, BAR_KEY), schema="ops")
 
 
-def publish_tomorrow(connection: psycopg.Connection) -> None:
-    """Add the next session to silver: a daily bar, and the week and month that it moves."""
+def publish_tomorrow(connection: psycopg.Connection, paying: list[str]) -> None:
+    """Add the next session to silver: a daily bar, and the week and month that it moves.
+
+    The tickers `paying` have a dividend in it, with which all of their adjusted closes change.
+    """
     columns = (
         "session_date, open, high, low, close, adjusted_close, volume, dividend_amount, "
         "row_version, bronze_key, load_id, loaded_at, known_at"
+    )
+    connection.execute(
+        "update ops.bench_tomorrow set dividend_amount = close * 0.005 where ticker = any(%s)",
+        (paying,),
     )
     connection.execute(
         f"insert into silver.daily_bars (ticker, split_coefficient, {columns}) "
@@ -303,8 +374,23 @@ def publish_tomorrow(connection: psycopg.Connection) -> None:
             "set session_date = excluded.session_date, close = excluded.close, "
             "adjusted_close = excluded.adjusted_close, row_version = excluded.row_version, "
             "high = greatest(stored.high, excluded.high), low = least(stored.low, excluded.low), "
-            "volume = stored.volume + excluded.volume"
+            "volume = stored.volume + excluded.volume, "
+            "dividend_amount = stored.dividend_amount + excluded.dividend_amount"
         )
+    for table in ("daily_bars", "weekly_bars", "monthly_bars"):
+        connection.execute(
+            f"update silver.{table} set adjusted_close = adjusted_close / 1.005, "
+            "row_version = row_version + 1, bronze_key = 'bronze/bench/restated.json.gz' "
+            "where ticker = any(%s) and session_date < %s",
+            (paying, LAST_SESSION),
+        )
+    connection.execute(
+        "insert into silver.corporate_actions (ticker, ex_date, action_type, dividend_amount, "
+        "row_version, bronze_key, load_id, loaded_at, known_at) select ticker, session_date, "
+        "'dividend', dividend_amount, 1, bronze_key, load_id, loaded_at, known_at "
+        "from ops.bench_tomorrow where ticker = any(%s)",
+        (paying,),
+    )
 
 
 if __name__ == "__main__":

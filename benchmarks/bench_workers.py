@@ -135,6 +135,7 @@ class Platform:
             bronze, table = BronzeStore(store, warehouse), SILVER_TABLES["daily_bars"]
             for result in silver.load(bronze, warehouse, table, tickers, only_stale=True):
                 assert isinstance(result, silver.Loaded), result
+                assert not result.rejected_rows, result
 
     @contextmanager
     def worker(self, name):

@@ -503,7 +503,8 @@ def demo(
     _serve(platform)
 
 
-_PRICES = ("open", "high", "low", "close", "volume", "dividend_amount", "split_ratio")
+_BAR = ("open", "high", "low", "close", "volume")
+_PRICES = (*_BAR, "dividend_amount", "split_ratio")
 
 
 def _print_trace(found: "Trace") -> None:
@@ -519,8 +520,10 @@ def _print_trace(found: "Trace") -> None:
     else:
         names = [name for name in _PRICES if found.gold.get(name) is not None]
         line("gold", ", ".join(f"{name} {found.gold[name]}" for name in names))
-        if found.gold["bronze_key"] != row["bronze_key"]:
-            line("", f"is of {found.gold['bronze_key']}; a refresh brings it up to date")
+        if any(
+            found.gold[name] != row[name] for name in _PRICES if {name} <= {*found.gold} & {*row}
+        ):
+            line("", "is not what silver says; stocks rebuild --layer gold puts it right")
     names = [name for name in (*_PRICES, "adjusted_close") if row.get(name) is not None]
     line("silver", ", ".join(f"{name} {row[name]}" for name in names))
     line("", f"known since {row['known_at']:%Y-%m-%d %H:%M:%S}, load {row['load_id']}")

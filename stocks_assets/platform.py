@@ -462,9 +462,14 @@ class Platform:
         """
         location = ["-h", host, "-p", str(port), "--location-name", CODE_LOCATION]
         self._enter()
-        code_host, _, code_port = code.rpartition(":")
-        path = self._write_workspace(f"host: {code_host}, port: {code_port}")
-        workspace = ["-w", str(path)]
+        workspace: list[str] = []
+        if service is not Service.CODE_LOCATION:
+            code_host, _, code_port = code.rpartition(":")
+            # Containers share the home: each reads what was written for itself.
+            path = self._write_workspace(
+                f"workspace-{service}", f"host: {code_host}, port: {code_port}"
+            )
+            workspace = ["-w", str(path)]
         arguments = {
             Service.CODE_LOCATION: ["dagster", "code-server", "start", *_CODE_MODULE, *location],
             Service.WEBSERVER: [_WEBSERVER_MODULE, "-h", host, "-p", str(port), *workspace],
@@ -634,7 +639,7 @@ class Platform:
         code_socket = self._code_socket()
         if running[_CODE] is None:
             code_socket.unlink(missing_ok=True)
-        workspace = self._write_workspace(f"socket: {code_socket}")
+        workspace = self._write_workspace("workspace", f"socket: {code_socket}")
         environment = {**os.environ, **self._environment(connections)}
         environment.pop("PYTHONDONTWRITEBYTECODE", None)
 
@@ -721,8 +726,8 @@ class Platform:
             raise StackError(f"'{folder}' belongs to somebody else; remove it or move STOCKS_HOME")
         return folder / "code.sock"
 
-    def _write_workspace(self, where: str) -> Path:
-        workspace = self._dagster_home / "workspace.yaml"
+    def _write_workspace(self, name: str, where: str) -> Path:
+        workspace = self._dagster_home / f"{name}.yaml"
         homes.write_private(workspace, _WORKSPACE_YAML.format(where=where, name=CODE_LOCATION))
         return workspace
 

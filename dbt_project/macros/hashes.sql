@@ -7,6 +7,21 @@
 {%- endmacro %}
 
 
+{#-
+    Of a daily bar, without what a payload that says nothing new of it changes: the vendor's adjusted
+    close, which each dividend and split restates for the whole history, and the object.
+-#}
+{% macro daily_bar_hash(bars) -%}
+    hashfloat8extended({{ bars }}.open,
+        hashfloat8extended({{ bars }}.high,
+        hashfloat8extended({{ bars }}.low,
+        hashfloat8extended({{ bars }}.close,
+        hashfloat8extended(coalesce({{ bars }}.dividend_amount, -1),
+        hashfloat8extended(coalesce({{ bars }}.split_coefficient, -1),
+        hashint8extended({{ bars }}.volume, {{ bars }}.session_date - date '2000-01-01')))))))
+{%- endmacro %}
+
+
 {% macro action_hash(actions) -%}
     hashtextextended({{ actions }}.action_type, hashint8extended({{ actions }}.row_version, {{ actions }}.ex_date - date '2000-01-01'))
 {%- endmacro %}

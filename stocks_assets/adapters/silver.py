@@ -4,10 +4,12 @@ Each object of a ticker is loaded once, in the order in which the objects came, 
 known when does not depend on when silver ran.
 """
 
+import gc
 import zlib
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from gzip import BadGzipFile
@@ -27,9 +29,10 @@ from stocks_assets.domain.datasets import DROPPED
 from stocks_assets.domain.payloads import Shaped, SilverTable
 from stocks_assets.errors import PayloadError
 
-# What is read at once.
-_TICKERS_PER_STEP = 16
-# Bounds memory: a load is merged when it has so many rows.
+# What is planned at once.
+_TICKERS_PER_PLAN = 500
+# Bounds memory: what is shaped at once has so many bytes, what is merged at once so many rows.
+_BYTES_PER_READING = 20_000_000
 _ROWS_PER_LOAD = 120_000
 _MERGES_AT_ONCE = 2
 _DOWNLOADS_AT_ONCE = 8
@@ -91,6 +94,7 @@ def load(
     ticker of a table, so that none goes back behind another.
     """
     with warehouse.locks(f"load {table.name}", tickers):
+        warehouse.await_writers(SCHEMA, table.name)
         yield from _load(
             bronze, warehouse, table, tickers, only_stale=only_stale, accept_shorter=accept_shorter
         )
@@ -111,8 +115,8 @@ def _load(
     late = warehouse.tickers_with_late_objects(table.name, tickers)
     steps: list[_Step] = []
     loaded_from: dict[str, Objects] = {}
-    for start in range(0, len(tickers), _TICKERS_PER_STEP):
-        batch = tickers[start : start + _TICKERS_PER_STEP]
+    for start in range(0, len(tickers), _TICKERS_PER_PLAN):
+        batch = tickers[start : start + _TICKERS_PER_PLAN]
         newest = bronze.newest_of(table.inputs, batch)
         yield from _explain_lack(
             warehouse, table, [ticker for ticker in batch if not newest[ticker]], only_stale
@@ -147,6 +151,7 @@ def rebuild(
         key for key, reason in refused if is_too_short(reason) or reason.startswith(_DAMAGED_REASON)
     }
     with warehouse.locks(f"load {table.name}", tickers):
+        warehouse.await_writers(SCHEMA, table.name)
         yield from _rebuild(bronze, warehouse, table, tickers, without=without)
 
 
@@ -162,8 +167,8 @@ def _rebuild(
         bronze.sync_index(dataset)
     began_at = warehouse.now()
     steps = []
-    for start in range(0, len(tickers), _TICKERS_PER_STEP):
-        timelines = bronze.timelines(table.inputs, tickers[start : start + _TICKERS_PER_STEP])
+    for start in range(0, len(tickers), _TICKERS_PER_PLAN):
+        timelines = bronze.timelines(table.inputs, tickers[start : start + _TICKERS_PER_PLAN])
         lines = {t: [k for k in line if str(k) not in without] for t, line in timelines.items()}
         steps += _steps({t: _groups(table, line) for t, line in lines.items() if line})
     live = SilverStore(warehouse)
@@ -368,7 +373,9 @@ class _Loading:
             for ticker in step.last_for:
                 self.progress[ticker] = _Progress(loaded_from.get(ticker, {}))
         state = {ticker: progress.state for ticker, progress in self.progress.items()}
-        with _Mergers(self) as mergers:
+        if steps:
+            self.store.prepare(self.table)
+        with _imports_passed_over(), _Mergers(self) as mergers:
             for load in _one_ahead(self._loads(steps, state)):
                 yield from self._results(mergers.take(load))
             yield from self._results(mergers.finish())
@@ -385,26 +392,52 @@ class _Loading:
         """
         load: _Load | None = None
         for step in steps:
-            shaped = _Load(self._shape(step.new, state), step.last_for)
+            for parts in self._readings(step.new, state):
+                shaped = _Load(parts, step.last_for & parts.keys())
+                if load is None:
+                    load = shaped
+                elif (
+                    load.row_count + shaped.row_count <= _ROWS_PER_LOAD
+                    and not load.parts.keys() & shaped.parts.keys()
+                ):
+                    load = load.with_load(shaped)
+                else:
+                    yield load
+                    load = shaped
             state |= {ticker: {**state[ticker], **new} for ticker, new in step.new.items()}
-            if load is None:
-                load = shaped
-            elif (
-                load.row_count + shaped.row_count <= _ROWS_PER_LOAD
-                and not load.parts.keys() & shaped.parts.keys()
-            ):
-                load = load.with_load(shaped)
-            else:
-                yield load
-                load = shaped
         if load:
             yield load
 
+    def _readings(
+        self, new: Mapping[str, Objects], state: Mapping[str, Objects]
+    ) -> Iterator[dict[str, _Part]]:
+        """Yield, for some tickers after the other, the rows of each, or why there are none."""
+        read = {ticker: self._to_read(objects, state[ticker]) for ticker, objects in new.items()}
+        tickers, payloads, size = list(new), dict[str, dict[str, bytes] | _Refusal](), 0
+        with ThreadPoolExecutor(_DOWNLOADS_AT_ONCE, thread_name_prefix="download") as pool:
+            for start in range(0, len(tickers), 2 * _DOWNLOADS_AT_ONCE):
+                some = tickers[start : start + 2 * _DOWNLOADS_AT_ONCE]
+                for ticker, had in zip(
+                    some, pool.map(self._download, [read[ticker] for ticker in some]), strict=True
+                ):
+                    payloads[ticker] = had
+                    size += 0 if isinstance(had, _Refusal) else sum(map(len, had.values()))
+                if size >= _BYTES_PER_READING:
+                    yield self._shaped(new, read, payloads)
+                    payloads, size = {}, 0
+        if payloads:
+            yield self._shaped(new, read, payloads)
+
     def _shape(self, new: Mapping[str, Objects], state: Mapping[str, Objects]) -> dict[str, _Part]:
         """Return, for each ticker, its rows, or why there are none."""
-        read = {ticker: self._to_read(objects, state[ticker]) for ticker, objects in new.items()}
-        with ThreadPoolExecutor(_DOWNLOADS_AT_ONCE, thread_name_prefix="download") as pool:
-            payloads = dict(zip(read, pool.map(self._download, read.values()), strict=True))
+        return {t: part for parts in self._readings(new, state) for t, part in parts.items()}
+
+    def _shaped(
+        self,
+        new: Mapping[str, Objects],
+        read: Mapping[str, Objects],
+        payloads: Mapping[str, dict[str, bytes] | _Refusal],
+    ) -> dict[str, _Part]:
         readable = {t: p for t, p in payloads.items() if not isinstance(p, _Refusal)}
         shaped: dict[str, Shaped | _Refusal] = {
             t: p for t, p in payloads.items() if isinstance(p, _Refusal)
@@ -413,7 +446,7 @@ class _Loading:
         days = {t: _newest(read[t]).known_at.astimezone(UTC).date() for t in readable}
         for ticker, part in self.table.shape_many(readable, days).items():
             shaped[ticker] = _believable(part)
-        return {ticker: _Part(new[ticker], read[ticker], shaped[ticker]) for ticker in new}
+        return {ticker: _Part(new[ticker], read[ticker], shaped[ticker]) for ticker in payloads}
 
     def _to_read(self, new: Objects, state: Objects) -> Objects:
         # Rows of one month do not depend on those of another; other tables need all inputs.
@@ -454,13 +487,13 @@ class _Loading:
                 self.table,
                 pl.concat(rows.values()),
                 {t: _newest(parts[t].read) for t, shaped in good.items() if self._says_all(shaped)},
-                unsure=self._unsure(good.values()),
+                unsure=self._unsure(good),
                 withdrawn=withdrawn,
                 accept_shorter=self.accept_shorter,
             )
             refused |= {ticker: _Refusal(why) for ticker, why in merged.refused.items()}
             good = {ticker: shaped for ticker, shaped in good.items() if ticker not in refused}
-            self._note_loaded(parts, good, merged.changes.by_ticker())
+            self._note_loaded(parts, good, merged.changes)
         self._note_refused(parts, refused)
 
     def _as_things_stand(self, parts: Mapping[str, _Part]) -> dict[str, _Part]:
@@ -581,14 +614,14 @@ class _Loading:
         """Tell whether rows that `part` has not are gone."""
         return self.table.date_column is not None and part.is_whole
 
-    def _unsure(self, parts: Iterable[Shaped]) -> pl.DataFrame | None:
+    def _unsure(self, parts: Mapping[str, Shaped]) -> pl.DataFrame | None:
         """Return the keys of rejected rows: what is stored under them may be what they meant.
 
         In the list of the market such rows are of securities that are no ticker.
         """
         if self.table.is_of_market:
             return None
-        return pl.concat(part.rejected.select(self.table.primary_key) for part in parts)
+        return pl.concat(part.doubtful_keys(ticker) for ticker, part in parts.items())
 
 
 class _Mergers:
@@ -597,10 +630,9 @@ class _Mergers:
     def __init__(self, loading: _Loading) -> None:
         self._loading = loading
         self._pool = ThreadPoolExecutor(_MERGES_AT_ONCE, thread_name_prefix="merge")
-        self._stores = [
-            loading.store,
-            *(loading.store.another() for _ in range(_MERGES_AT_ONCE - 1)),
-        ]
+        self._others = [loading.store.another() for _ in range(_MERGES_AT_ONCE - 1)]
+        # The last one, which has been prepared, is the first to be taken.
+        self._stores = [*self._others, loading.store]
         self._at_work: dict[Future[None], _Load] = {}
 
     def __enter__(self) -> Self:
@@ -608,7 +640,7 @@ class _Mergers:
 
     def __exit__(self, *_: object) -> None:
         self._pool.shutdown(cancel_futures=True)
-        for store in self._stores[1:]:
+        for store in self._others:
             store.close()
 
     def take(self, load: _Load) -> list[_Load]:
@@ -668,6 +700,16 @@ def _believable(part: Shaped | PayloadError) -> Shaped | _Refusal:
             f"{rejected} of {rejected + good} rows break a rule ({broken}): none is loaded"
         )
     return part
+
+
+@contextmanager
+def _imports_passed_over() -> Iterator[None]:
+    """Spare Python from looking for cycles among hundreds of thousands of objects of imports."""
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def _one_ahead(items: Iterator[_Item]) -> Iterator[_Item]:

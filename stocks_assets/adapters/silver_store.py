@@ -60,9 +60,9 @@ class Extent(NamedTuple):
 
 
 class Merged(NamedTuple):
-    """What a merge changed, and the tickers that it refused, with the reasons."""
+    """What a merge changed, by ticker and kind, and the tickers that it refused, and why."""
 
-    changes: Changes
+    changes: dict[str, dict[str, int]]
     refused: dict[str, str]
 
 
@@ -86,6 +86,10 @@ class SilverStore:
         """Let go of what merges share."""
         self._reader, self._loaders = None, {}
         self._opened.close()
+
+    def prepare(self, table: SilverTable) -> None:
+        """Begin to get ready for the first merge into `table`."""
+        self._loader(table).prepare()
 
     def another(self) -> "SilverStore":
         """Return a store of the same tables, for another thread."""
@@ -120,9 +124,7 @@ class SilverStore:
             (origin,) = whole.values()
             known, came = self._tickers(table), given["ticker"].unique().to_list()
             if not accept_shorter and len(came) < _KEPT_SHARE * len(known):
-                return Merged(
-                    Changes.none(), {MARKET: _SHORTER.format(len(came), "tickers", len(known))}
-                )
+                return Merged({}, {MARKET: _SHORTER.format(len(came), "tickers", len(known))})
             whole = dict.fromkeys([*known, *came], origin)
             accept_shorter = True
         versions = self._versions(table, given, [*whole, *withdrawn])
@@ -160,14 +162,25 @@ class SilverStore:
             versions,
         )
         self._keep(table, changes)
-        self._loader(table).merge(
-            changes.rows.with_columns(
-                pl.lit(uuid.uuid4().hex).alias("load_id"),
-                pl.lit(datetime.now(UTC)).cast(pl.Datetime("us", "UTC")).alias("loaded_at"),
-            )
-        )
+        counts, rows = changes.by_ticker(), changes.rows
+        is_new = stored.is_empty()
+        # The frames above hold all of it several times.
+        del given, versions, delta, lacking, superseded, stored, changes
+        self._write(table, rows, is_new=is_new)
         self._delete(table, gone.select(key))
-        return Merged(changes, refused)
+        return Merged(counts, refused)
+
+    def _write(self, table: SilverTable, rows: pl.DataFrame, *, is_new: bool) -> None:
+        """Write `rows`; `is_new` tells that none of their keys is stored."""
+        rows = rows.with_columns(
+            pl.lit(uuid.uuid4().hex).alias("load_id"),
+            pl.lit(datetime.now(UTC)).cast(pl.Datetime("us", "UTC")).alias("loaded_at"),
+        )
+        # The caller lets nobody else write these tickers: what was not there is not there now.
+        if is_new:
+            self._loader(table).append(rows)
+        else:
+            self._loader(table).merge(rows)
 
     def keys_of(
         self, table: SilverTable, ticker: str, payload_names: Collection[str]
@@ -233,20 +246,22 @@ class SilverStore:
         """Return `columns` of the tickers in `spans`, each from its first key on; None is all."""
         _, *rest = table.primary_key
         since = (
-            SQL("(given.since is null or stored.{} >= given.since)").format(Identifier(rest[0]))
+            SQL("and {} >= coalesce(given.since, '-infinity')").format(Identifier(rest[0]))
             if rest
-            else SQL("true")
+            else SQL("")
         )
         kind = SQL("timestamptz" if rest == ["starts_at"] else "date")
         if self._reader is None:
             self._reader = self._opened.enter_context(self._warehouse.reader())
         return self._reader(
+            # Ticker by ticker through the key: the planner, which does not know how few rows come
+            # after `since`, would rather read the whole table.
             SQL(
-                "select {columns} from unnest({tickers}::text[], {sinces}::{kind}[]) "
-                "as given (ticker, since) join {table} stored on stored.ticker = given.ticker "
-                "and {since}"
+                "select stored.* from unnest({tickers}::text[], {sinces}::{kind}[]) "
+                "as given (ticker, since) cross join lateral (select {columns} from {table} "
+                "where ticker = given.ticker {since} offset 0) stored"
             ).format(
-                columns=SQL(", ").join(Identifier("stored", name) for name in columns),
+                columns=SQL(", ").join(map(Identifier, columns)),
                 tickers=Literal(list(spans)),
                 sinces=Literal(list(spans.values())),
                 kind=kind,
@@ -287,6 +302,7 @@ class SilverStore:
             "new_values",
             "old_bronze_keys",
             "new_bronze_key",
+            "old_key_places",
         )
         with self._warehouse.connect() as connection, connection.cursor() as cursor:
             for name, rows in (("superseded_rows", superseded), ("restated_closes", restated)):

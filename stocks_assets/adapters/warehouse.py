@@ -28,8 +28,9 @@ from stocks_assets.domain.gaps import Holding
 from stocks_assets.domain.planner import Checked, Priority
 from stocks_assets.errors import StackError
 
-# More parts of a lock than that are held as the whole: PostgreSQL keeps locks in shared memory.
-_PARTS_OF_A_LOCK = 500
+# More parts of a lock than that are held as the whole: PostgreSQL keeps locks in shared memory. The
+# tickers of a run are 500 at most, and a few more where policies keep runs of layers apart.
+PARTS_OF_A_LOCK = 600
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _LISTINGS: Mapping[str, pl.DataType] = {
     "ticker": pl.String(),
@@ -61,7 +62,8 @@ class SilverLoad:
 class Rejections:
     """How many rows a table took and did not, the latter by rule, and objects it took nothing of.
 
-    A refused object is (ticker, bronze key, reason); one that a later load made up for is none.
+    A refused object is (ticker, bronze key, reason). It counts until a newer object of the same
+    payload is loaded: one of another payload does not say what it would have said.
     """
 
     loaded: int
@@ -158,10 +160,10 @@ class Warehouse:
         """Hold `parts` of the lock `name`: who has it whole excludes all, others their parts.
 
         Each part is a lock in PostgreSQL's memory, which has room for some thousands; of more than
-        500 the whole is held.
+        600 the whole is held.
         """
         numbers = sorted({_lock_number(f"{name} {part}") for part in parts})
-        if len(numbers) > _PARTS_OF_A_LOCK:
+        if len(numbers) > PARTS_OF_A_LOCK:
             with self.lock(name):
                 yield
             return
@@ -172,6 +174,14 @@ class Warehouse:
                 "select pg_advisory_lock(number) from unnest(%s::bigint[]) as number", (numbers,)
             )
             yield
+
+    def await_writers(self, schema: str, table: str) -> None:
+        """Wait until all transactions that write to a table now have ended.
+
+        The server may still be at work on what a client sent that has been killed since.
+        """
+        with self.connect() as connection:
+            connection.execute(SQL("lock table {} in share mode").format(Identifier(schema, table)))
 
     @contextmanager
     def lock_if_free(self, name: str) -> Iterator[bool]:
@@ -420,14 +430,24 @@ class Warehouse:
                 {"table": table},
             ).fetchall()
             refused = connection.execute(
-                "select ticker, bronze_key, reason from ops.refused_objects refused "
-                "where table_name = %s and not exists (select from ops.silver_loads loads "
-                "where loads.table_name = refused.table_name and loads.ticker = refused.ticker "
-                "and loads.loaded_at > refused.refused_at) order by refused_at desc",
+                "select ticker, bronze_key, reason from ops.refused_objects "
+                "where table_name = %s order by refused_at desc, bronze_key",
                 (table,),
             ).fetchall()
         assert loaded is not None
-        return Rejections(int(loaded[0]), int(loaded[1]), by_rule, refused)
+        loads = self.silver_loads(table, [ticker for ticker, _, _ in refused])
+        made_up_for = {
+            (ticker, key.payload_name): key.fetched_at
+            for ticker, load in loads.items()
+            for key in map(BronzeKey.parse, load.bronze_keys)
+        }
+        standing = []
+        for ticker, text, reason in refused:
+            key = BronzeKey.parse(text)
+            newer = made_up_for.get((ticker, key.payload_name))
+            if newer is None or newer < key.fetched_at:
+                standing.append((ticker, text, reason))
+        return Rejections(int(loaded[0]), int(loaded[1]), by_rule, standing)
 
     def record_refused_objects(
         self, table: str, refused: Sequence[tuple[str, str, str]], began_at: datetime
@@ -546,13 +566,10 @@ class Warehouse:
     def tickers_behind_in_gold(self, tickers: Sequence[str], built_by: str) -> list[str]:
         """Return those of `tickers` that have newer silver, or gold of another project."""
         with self.connect() as connection, connection.cursor(row_factory=scalar_row) as cursor:
-            # Listings are loaded for the market; a changed one may make another security of bars.
             return cursor.execute(
                 "select distinct ticker from ops.silver_loads left join ops.gold_builds "
-                "using (ticker) left join (select ticker, loaded_at as listing_loaded_at "
-                "from silver.listings) listings using (ticker) "
-                "where ticker = any(%s) and (built_at is null "
-                "or greatest(loaded_at, listing_loaded_at) > built_at or built_by <> %s) "
+                "using (ticker) where ticker = any(%s) "
+                "and (built_at is null or loaded_at > built_at or built_by <> %s) "
                 "order by ticker",
                 (list(tickers), built_by),
             ).fetchall()
@@ -582,14 +599,18 @@ class Warehouse:
             ).fetchall()
 
     def gold_lacks_calendar(self) -> bool:
-        """Tell whether `gold.dim_date` is not there or ends before silver's calendar does."""
+        """Tell whether `gold.dim_date` is missing or differs from silver's calendar."""
+        if self.missing_relations(["gold.dim_date"]):
+            return True
         with self.connect() as connection, connection.cursor(row_factory=scalar_row) as cursor:
-            if cursor.execute("select to_regclass('gold.dim_date')").fetchone() is None:
-                return True
             return bool(
                 cursor.execute(
-                    "select (select max(calendar_date) from silver.exchange_calendar) "
-                    "is distinct from (select max(date_day) from gold.dim_date)"
+                    "with silver as (select calendar_date, is_session, is_early_close, "
+                    "holiday_name, opens_at, closes_at from silver.exchange_calendar), "
+                    "gold as (select date_day, is_session, is_early_close, holiday_name, opens_at, "
+                    "closes_at from gold.dim_date) "
+                    "select exists (table silver except all table gold) "
+                    "or exists (table gold except all table silver)"
                 ).fetchone()
             )
 
@@ -598,6 +619,21 @@ class Warehouse:
         if not self.missing_relations(["ops.gold_passed_tests"]):
             with self.connect() as connection:
                 connection.execute("delete from ops.gold_passed_tests")
+
+    def tickers_listed_otherwise(self) -> list[str]:
+        """Return the tickers whose listings differ from their rows in `gold.dim_security`."""
+        if self.missing_relations(["gold.dim_security", "staging.int_securities"]):
+            return self.silver_tickers()
+        with self.connect() as connection, connection.cursor(row_factory=scalar_row) as cursor:
+            return cursor.execute(
+                "with silver as (select ticker, security_key, valid_to, listed_on, delisted_on, "
+                "status, bronze_key from staging.int_securities), "
+                "gold as (select ticker, security_key, valid_to, listed_on, delisted_on, status, "
+                "bronze_key from gold.dim_security where status <> 'unknown') "
+                "select ticker from (table silver except all table gold) missing "
+                "union select ticker from (table gold except all table silver) other "
+                "order by ticker"
+            ).fetchall()
 
     def newest_gold_change(self) -> int | None:
         """Return the number of the newest change that gold's models have noted, if any."""

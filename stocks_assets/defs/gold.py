@@ -7,7 +7,7 @@ tickers of the batch, and all build just what changed; the models across tickers
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from graphlib import TopologicalSorter
 from importlib.metadata import version
@@ -73,7 +73,8 @@ def dbt_resource() -> Dbt:
         project_dir=str(PROJECT_DIR),
         profiles_dir=str(PROJECT_DIR),
         dbt_executable=DBT_EXECUTABLE,
-        global_config_flags=["--no-use-colors"],
+        # dbt's log file would go with its target folder.
+        global_config_flags=["--no-use-colors", "--log-level-file", "none"],
     )
 
 
@@ -104,11 +105,17 @@ class Translator(DagsterDbtTranslator):
 def gold_assets(*, tickers_per_run: int) -> dg.AssetsDefinition:
     """Return the dbt project as one multi-asset."""
     manifest, digest = ensure_manifest(), project_digest()
-    relations = [
-        f"{node['schema']}.{node['name']}"
+    models = [
+        node
         for node in json.loads(manifest.read_bytes())["nodes"].values()
         if node["resource_type"] == "model" and node["config"]["materialized"] != "ephemeral"
     ]
+    relations = [f"{model['schema']}.{model['name']}" for model in models]
+    views = {
+        dg.AssetKey([model["schema"], model["name"]])
+        for model in models
+        if model["config"]["materialized"] == "view"
+    }
     project = DbtProject(project_dir=PROJECT_DIR, profiles_dir=PROJECT_DIR)
 
     @dbt_assets(
@@ -130,7 +137,7 @@ def gold_assets(*, tickers_per_run: int) -> dg.AssetsDefinition:
         if context.run.tags.get(ALL_ROWS) == "true":
             warehouse.forget_passed_tests()
         tickers = tickers_of(context, batch) if names_tickers(context, batch) else None
-        rebuild = config.full_refresh
+        rebuild, lacks_market = config.full_refresh, False
         if deferred and tickers is not None:
             # A refresh builds the tickers that silver has something new of, and all of them where
             # gold was built by another version of the models or lacks one.
@@ -140,8 +147,11 @@ def gold_assets(*, tickers_per_run: int) -> dg.AssetsDefinition:
                 or bool(warehouse.missing_relations(relations))
             )
             if not rebuild:
-                tickers = warehouse.tickers_behind_in_gold(tickers, digest)
-            if not tickers and not rebuild and not warehouse.gold_lacks_calendar():
+                listed_otherwise = warehouse.tickers_listed_otherwise()
+                behind = warehouse.tickers_behind_in_gold(tickers, digest)
+                lacks_market = bool(listed_otherwise) or warehouse.gold_lacks_calendar()
+                tickers = sorted({*behind, *set(tickers).intersection(listed_otherwise)})
+            if not tickers and not rebuild and not lacks_market:
                 context.log.info("gold has all that silver has")
                 yield from _nothing_new(context)
                 return
@@ -151,16 +161,23 @@ def gold_assets(*, tickers_per_run: int) -> dg.AssetsDefinition:
         needs_calendar = any(CALENDAR in context.assets_def.asset_deps[key] for key in selected)
         if needs_calendar and CALENDAR not in selected and warehouse.gold_lacks_calendar():
             raise dg.Failure(
-                "gold/dim_date is missing or ends too early; materialize silver/exchange_calendar "
-                "and gold/dim_date first, or run the job 'refresh'",
+                "gold/dim_date is missing or not that of silver/exchange_calendar; materialize "
+                "both first, or run the job 'refresh'",
                 allow_retries=False,
             )
         # dbt's unit tests judge the models' SQL, not the data: the test session runs them.
         command = ["build", "--exclude-resource-type", "unit_test"]
         if rebuild:
             command.append("--full-refresh")
+        kept = set[dg.AssetKey]()
+        if deferred and not rebuild and not context.is_subset:
+            # Views are as the rebuild left them that this project began with. Their tests run.
+            command += ["--indirect-selection", "empty", "--exclude", "config.materialized:view"]
+            kept = views
         built_by = None if context.is_subset else digest
-        events = _build(context, dbt, warehouse, tickers, command=command, built_by=built_by)
+        events = _build(
+            context, dbt, warehouse, tickers, command=command, kept=kept, built_by=built_by
+        )
         for event in events:
             if deferred and isinstance(event, dg.Output):
                 materialized = _materializations(context, warehouse, event, tickers or [])
@@ -188,9 +205,13 @@ def _build(
     tickers: list[str] | None,
     *,
     command: list[str],
+    kept: Collection[dg.AssetKey],
     built_by: str | None,
 ) -> Iterator[Any]:
-    """Run dbt for `tickers`; parallel runs of one model collide, so one run at a time."""
+    """Run dbt for `tickers`, but for the views `kept`.
+
+    Parallel runs of one model collide, so there is one at a time.
+    """
     run_id = context.run.run_id
     target = Path(tempfile.mkdtemp(prefix="stocks-dbt-"))
     try:
@@ -201,11 +222,34 @@ def _build(
             parse_cache(target),
         ):
             lineage = _lineage(context)
-            for event in dbt.cli(command, context=context, target_path=target).stream():
+            events = dbt.cli(command, context=context, target_path=target).stream()
+            for event in _with_views(context, events, kept):
                 # dagster-dbt's own way to add this waits in a loop that takes a processor.
                 yield _described(context, warehouse, event, lineage)
     finally:
         shutil.rmtree(target, ignore_errors=True)
+
+
+def _with_views(
+    context: dg.AssetExecutionContext, events: Iterable[Any], kept: Collection[dg.AssetKey]
+) -> Iterator[Any]:
+    """Yield `events`, and the outputs of the views `kept` once those of their parents came."""
+    parents = context.assets_def.asset_deps
+    order = [key for key in TopologicalSorter(parents).static_order() if key in kept]
+    own, done = set(context.selected_asset_keys), set[dg.AssetKey]()
+
+    def outputs() -> Iterator[dg.Output[None]]:
+        for key in order:
+            if key not in done and not (parents[key] & own) - done:
+                done.add(key)
+                yield dg.Output(None, output_name=context.output_for_asset_key(key))
+
+    yield from outputs()
+    for event in events:
+        yield event
+        if isinstance(event, dg.Output):
+            done.add(context.asset_key_for_output(event.output_name))
+            yield from outputs()
 
 
 def _lineage(context: dg.AssetExecutionContext) -> Mapping[dg.AssetKey, dg.TableColumnLineage]:

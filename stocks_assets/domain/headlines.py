@@ -13,6 +13,8 @@ from stocks_assets.domain.charts import SHOWN_AT_ONCE
 _CHANGE: Final = re.compile(r"return|drawdown|change_fraction")
 _SHARE: Final = re.compile(r"volatility|^share_")
 _MARKS: Final = re.compile(r"([\\`*_{}\[\]<>()#+!|~&-])")
+# What a title can do without.
+_LONG: Final = re.compile(r"simple_|_fraction$|_name$|split_adjusted_")
 _SHOWN: Final = 40
 
 
@@ -124,7 +126,7 @@ def as_markdown(headline: Headline, rows: Sequence[Sequence[object]]) -> str:
     """
     if not rows:
         return f"**{headline.title}**: none"
-    titles = [column.replace("_", " ") for column in headline.columns]
+    titles = [_LONG.sub("", column).replace("_", " ") for column in headline.columns]
     are_numbers = [
         all(isinstance(row[place], int | float | None) for row in rows)
         for place in range(len(titles))

@@ -104,7 +104,7 @@ def files_of(
 def pack(value: object) -> str:
     """Return `value` as text for a page: JSON without NaN, compressed, in base64."""
     text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return base64.b64encode(zlib.compress(text.encode(), 9)).decode()
+    return base64.b64encode(zlib.compress(text.encode(), 6)).decode()
 
 
 def unpack(text: str) -> Any:  # noqa: ANN401 # whatever was packed

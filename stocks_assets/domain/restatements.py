@@ -7,7 +7,6 @@ kept as it was, row by row.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
 
 import polars as pl
 
@@ -42,19 +41,13 @@ class Changes:
     `old` and `new` (structs of the business columns; `new` is null where the row is gone),
     `class`, `known_at`, `superseded_at`, `old_bronze_key`, `new_bronze_key`. `restated` has a row
     per ticker whose adjusted closes changed by themselves: `ticker`, `class`, `restated_at`,
-    `old_bronze_keys`, `new_bronze_key` (of its last row), and the lists `keys`, `old_values` and
-    `new_values`.
+    `old_bronze_keys`, `new_bronze_key` (of its last row), and the lists `keys`, `old_values`,
+    `new_values` and `old_key_places`, which of `old_bronze_keys`, from 1, said the old value.
     """
 
     rows: pl.DataFrame
     superseded: pl.DataFrame
     restated: pl.DataFrame
-
-    @classmethod
-    def none(cls) -> Self:
-        """Return no changes at all."""
-        nothing = pl.DataFrame(schema={"ticker": pl.String(), "class": pl.String()})
-        return cls(nothing, nothing, nothing)
 
     def by_ticker(self) -> dict[str, dict[str, int]]:
         """Return, per ticker, how many rows were written, and were superseded in each class."""
@@ -194,6 +187,7 @@ _RESTATED = {
     "keys": pl.List(pl.Date()),
     "old_values": pl.List(pl.Float64()),
     "new_values": pl.List(pl.Float64()),
+    "old_key_places": pl.List(pl.Int32()),
 }
 
 
@@ -217,6 +211,10 @@ def _restated(
     factor = new.sum() / old.sum()
     events = (
         lines.sort("ticker", period)
+        .with_row_index("_row")
+        .with_columns(
+            _first_row=pl.col("_row").min().over("ticker", "known_at", "bronze_key_stored")
+        )
         .group_by("ticker", pl.col("known_at").alias("restated_at"), maintain_order=True)
         .agg(
             pl.col("bronze_key").last().alias("new_bronze_key"),
@@ -224,6 +222,7 @@ def _restated(
             pl.col(period).alias("keys"),
             old.alias("old_values"),
             new.alias("new_values"),
+            pl.col("_first_row").rank("dense").cast(pl.Int32).alias("old_key_places"),
             _is_rounding(ADJUSTED).all().alias("is_rounding"),
             factor.alias("factor"),
             ((new - old * factor).abs().sum() <= new.sum() * _SPLIT_SHARE).alias("is_one_factor"),

@@ -11,6 +11,8 @@ import polars as pl
 STILL_LISTED = date(9999, 12, 31)
 NOT_STORED = ("reading", "row_number", "dataset", "as_of", "is_session")
 """Columns that tie a row to its payload, or that a rule holds it against."""
+KEY_RULES = ("primary_key", "session_is_not_in_the_future", "session_is_in_the_calendar")
+"""Rules that a row breaks by its key: it may well be another row's, with a damaged date."""
 
 
 class PayloadRow(dy.Schema):
@@ -65,7 +67,7 @@ class SessionBar(Bar):
         return pl.col("is_session")
 
 
-class WeeklyBars(Bar):
+class WeeklyBars(SessionBar):
     """One row per ticker and week."""
 
     week_start = dy.Date(nullable=False, primary_key=True)
@@ -75,7 +77,7 @@ class WeeklyBars(Bar):
     is_complete = dy.Bool(nullable=False)
 
 
-class MonthlyBars(Bar):
+class MonthlyBars(SessionBar):
     """One row per ticker and month."""
 
     month_start = dy.Date(nullable=False, primary_key=True)

@@ -46,6 +46,8 @@ _SETTINGS = {
     "max_wal_size": "2GB",
     "work_mem": "32MB",
     "maintenance_work_mem": "256MB",
+    # A load holds a lock a ticker; that is room for some 25,600 of them.
+    "max_locks_per_transaction": "256",
     "fsync": "on",
     "synchronous_commit": "on",
     "timezone": "UTC",

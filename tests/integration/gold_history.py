@@ -60,9 +60,21 @@ class Silver:
     loads: int = 0
     stored: dict[str, pl.DataFrame] = field(default_factory=dict)
 
-    def calendar(self, first: date, last: date) -> None:
+    def calendar(self, first: date, last: date, closed: Sequence[date] = ()) -> None:
+        """Make the exchange's calendar that of the days from `first` to `last`, without `closed`."""
         frame = exchange_calendar_frame(first, last)
+        is_closed = pl.col("calendar_date").is_in(list(closed))
+        frame = frame.with_columns(
+            pl.when(~is_closed).then(name).otherwise(otherwise).alias(name)
+            for name, otherwise in {
+                "is_session": False,
+                "is_early_close": False,
+                "opens_at": None,
+                "closes_at": None,
+            }.items()
+        )
         with self.warehouse.connect() as connection:
+            connection.execute("delete from silver.exchange_calendar")
             _copy(connection, "exchange_calendar", frame)
 
     def load(self, table: str, frame: pl.DataFrame) -> None:

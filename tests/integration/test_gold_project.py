@@ -1,7 +1,7 @@
 """The dbt project as a whole: it builds from nothing, every test of it passes, documents are made."""
 
 import json
-from datetime import date
+from datetime import date, timedelta
 
 import dagster as dg
 import polars as pl
@@ -9,7 +9,6 @@ from gold_history import Silver, longer_bars, query
 
 from stocks_assets.adapters.dbt_project import PROJECT_DIR, ensure_manifest, project_lineage
 from stocks_assets.adapters.sources.sample import SampleSource
-from stocks_assets.adapters.warehouse import SilverLoad
 from stocks_assets.domain.payloads import SILVER_TABLES
 from stocks_assets.domain.sample_market import SampleMarket
 
@@ -116,18 +115,36 @@ def test_every_foreign_key_has_a_test_of_its_own():
     assert keys <= tested
 
 
-def test_a_ticker_whose_listing_changed_is_behind_in_gold(warehouse):
-    load = SilverLoad("AAA", ["bronze/test/1"], 1, 0, LAST, LAST)
-    warehouse.record_silver_loads("daily_bars", [load], [], [], warehouse.now())
-    assert warehouse.tickers_behind_in_gold(["AAA"], "this project") == ["AAA"]
-    with warehouse.gold_batch("batch", ["AAA"], built_by="this project"):
-        pass
-    assert warehouse.tickers_behind_in_gold(["AAA"], "this project") == []
-    Silver(warehouse).load(
-        "listings",
-        pl.DataFrame([{"ticker": "AAA", "delisted_on": LAST, "status": "delisted"}]),
-    )
-    assert warehouse.tickers_behind_in_gold(["AAA"], "this project") == ["AAA"]
+def test_a_refresh_sees_listings_and_a_calendar_that_changed(warehouse, dbt):
+    silver = Silver(warehouse)
+    silver.calendar(date(2026, 1, 1), date(2026, 12, 31))
+    days = [date(2026, 1, day) for day in (5, 6, 7, 8, 9)]
+    bars = [
+        {"ticker": "AAA", "session_date": day, "close": 10.0, "volume": 1, "split_coefficient": 1.0}
+        for day in days
+    ]
+    prices = [pl.col("close").alias(name) for name in ("open", "high", "low")]
+    silver.load("daily_bars", pl.DataFrame(bars).with_columns(*prices))
+    listing = {"ticker": "AAA", "delisted_on": date(9999, 12, 31), "status": "active"}
+    silver.load("listings", pl.DataFrame([listing]))
+    dbt("run", tickers=["AAA"])
+    assert not warehouse.gold_lacks_calendar()
+    assert warehouse.tickers_listed_otherwise() == []
+
+    # No batch names the ticker; that another security has its bars now is found all the same.
+    ended = {"ticker": "AAA", "delisted_on": days[1], "status": "delisted"}
+    silver.load("listings", pl.DataFrame([listing, ended]))
+    silver.calendar(date(2026, 1, 1), date(2026, 12, 31), closed=[days[-1]])
+    assert warehouse.gold_lacks_calendar()
+    assert warehouse.tickers_listed_otherwise() == ["AAA"]
+    dbt("build", "--exclude-resource-type", "unit_test", tickers=[])
+    assert not warehouse.gold_lacks_calendar()
+    assert warehouse.tickers_listed_otherwise() == []
+    rows = query(warehouse, "select * from gold.fct_daily_prices order by session_date")
+    assert rows["session_number"].to_list() == [1, 2, 1, 2, 3]
+    weeks = query(warehouse, "select * from gold.agg_weekly_prices order by session_date")
+    assert weeks["security_key"].to_list() == [rows["security_key"][0], rows["security_key"][4]]
+    assert weeks["is_complete"].to_list() == [False, True]
 
 
 def test_every_model_and_snapshot_has_a_column_lineage():
@@ -146,8 +163,9 @@ def test_every_model_and_snapshot_has_a_column_lineage():
         for column, parents in columns.items()
         if not parents
     } == {
-        "agg_monthly_prices.week_count",
         "fct_daily_prices.session_number",
+        "int_monthly_series.month_number",
+        "int_weekly_series.week_number",
         "int_benchmark.ticker",
         "mart_daily_market_summary.tickers",
         "mart_market_breadth.tickers",
@@ -187,3 +205,17 @@ def test_one_run_shows_tests_row_counts_and_column_lineage_in_the_ui(world):
     below = metadata["dagster/column_lineage"].value.deps_by_column["open"]
     assert below == [dg.TableColumnDep(dg.AssetKey(["staging", "int_daily_inputs"]), "open")]
     assert metadata["dagster/row_count"].value > 500
+
+    # The day after, views are left as they are; their tests and events come all the same.
+    first = {event.run_id}
+    result = world.refresh(SampleSource(MARKET, lambda: LAST + timedelta(days=3)), [ticker])
+    assert result.success
+    checks = {e.check_name: e.passed for e in result.get_asset_check_evaluations()}
+    assert tests <= checks.keys()
+    assert all(checks.values())
+    for node in nodes:
+        if node["resource_type"] in ("model", "snapshot"):
+            key = dg.AssetKey([node["schema"], node["name"]])
+            event = world.instance.get_latest_materialization_event(key)
+            assert event.run_id not in first, key
+            assert "dagster/column_lineage" in event.asset_materialization.metadata, key

@@ -50,8 +50,8 @@ TABLES = (
     "gold.fct_daily_prices",
     "gold.fct_weekly_prices",
     "gold.fct_monthly_prices",
-    "gold.agg_weekly_prices",
-    "gold.agg_monthly_prices",
+    "staging.int_weekly_series",
+    "staging.int_monthly_series",
     "staging.int_daily_indicators",
     "staging.int_daily_returns",
 )
@@ -322,12 +322,12 @@ def test_a_gold_table_that_is_gone_or_of_another_project_is_built_again(world):
     world.refresh(sample(), TICKERS[:2])
     before = world.query("select * from gold.agg_monthly_prices order by ticker, month_start")
     with world.warehouse.connect() as connection:
-        connection.execute("drop table gold.agg_monthly_prices")
+        connection.execute("drop table staging.int_monthly_series cascade")
     assert world.refresh(sample(), TICKERS[:1]).success
     after = world.query("select * from gold.agg_monthly_prices order by ticker, month_start")
     assert after.equals(before)
     with world.warehouse.connect() as connection:
-        connection.execute("delete from gold.agg_monthly_prices")
+        connection.execute("delete from staging.int_monthly_series")
         connection.execute("update ops.gold_builds set built_by = 'an older project'")
     assert world.refresh(sample(), TICKERS[:1]).success
     after = world.query("select * from gold.agg_monthly_prices order by ticker, month_start")

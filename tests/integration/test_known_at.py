@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
 from unittest.mock import ANY
 
@@ -297,7 +298,7 @@ def events(warehouse):
     )
 
 
-FRIDAYS = [date(2024, 1, 5) + timedelta(weeks=n) for n in range(30)]
+FRIDAYS = [date(2024, 4, 5) + timedelta(weeks=n) for n in range(30)]
 
 
 def test_each_of_many_vintages_is_told_by_its_own_event(bronze, warehouse):
@@ -350,12 +351,12 @@ def test_each_of_many_vintages_is_told_by_its_own_event(bronze, warehouse):
     expected = [
         [],
         [],
-        [("dividend", adjusted, 25, "2024-01-01")],
-        [("split", adjusted, 26, "2024-01-01")],
-        [("dividend and split", adjusted, 27, "2024-01-01")],
-        [("vendor correction", ["volume"], 1, "2024-01-22")],
-        [("removed", sorted(WEEKLY.columns), 1, "2024-01-01")],
-        [("rounding", adjusted, ANY, "2024-01-08")],
+        [("dividend", adjusted, 25, "2024-04-01")],
+        [("split", adjusted, 26, "2024-04-01")],
+        [("dividend and split", adjusted, 27, "2024-04-01")],
+        [("vendor correction", ["volume"], 1, "2024-04-22")],
+        [("removed", sorted(WEEKLY.columns), 1, "2024-04-01")],
+        [("rounding", adjusted, ANY, "2024-04-08")],
     ]
     so_far = []
     for (moment, found), new in zip(moments, expected, strict=True):
@@ -704,6 +705,33 @@ def test_a_history_is_too_short_whether_or_not_a_row_of_it_is_bad(bronze, store,
     assert len(closes_as_of(warehouse, 3)[0]) == len(days)
 
 
+@pytest.mark.parametrize("label", ["1961-01-01", "2029-01-02", str(SESSIONS[3])])
+def test_a_row_whose_date_is_damaged_costs_no_stored_row(bronze, store, warehouse, label):
+    put(store, "daily_bars", 1, vendors(10, 11, 12, 13))
+    load_all(bronze, warehouse, DAILY)
+    series = json.loads(vendors(10, 11, 12, 13))["Time Series (Daily)"]
+    damaged = [
+        f'"{label if day == str(SESSIONS[1]) else day}": {json.dumps(bar)}'
+        for day, bar in series.items()
+    ]
+    put(store, "daily_bars", 2, f'{{"Time Series (Daily)": {{{", ".join(damaged)}}}}}'.encode())
+    assert load_all(bronze, warehouse, DAILY).load.rejected_count == 1
+    closes = query(warehouse, "select close from silver.daily_bars order by session_date")
+    assert closes[:2] == [(10,), (11,)]
+    assert closes[2:] in ([(12,), (13,)], [(12,), (11,)])
+
+
+def test_a_week_whose_label_moved_into_another_week_keeps_its_stored_row(bronze, store, warehouse):
+    rows = [(friday, 64.0 + n, 64.0, 0.0, 1, 7) for n, friday in enumerate(FRIDAYS[:5])]
+    put(store, "weekly_bars", 1, payload(WEEKLY, rows))
+    load_all(bronze, warehouse, WEEKLY)
+    rows[1] = (FRIDAYS[3] - timedelta(days=2), *rows[1][1:])
+    put(store, "weekly_bars", 2, payload(WEEKLY, rows))
+    load_all(bronze, warehouse, WEEKLY)
+    closes = query(warehouse, "select close from silver.weekly_bars order by week_start")
+    assert closes == [(64.0 + n,) for n in range(5)]
+
+
 @pytest.mark.parametrize(
     ("label", "left"),
     [(SESSIONS[2], [10, 12, 13]), ("no date", [10, 11, 12, 13])],
@@ -755,3 +783,78 @@ def test_what_was_ahead_of_an_object_is_refused_whenever_silver_runs(bronze, sto
     loaded = load_all(bronze, warehouse, DAILY)
     assert (loaded.load.row_count, loaded.load.rejected_count) == (1, 1)
     assert "session_is_not_in_the_future" in loaded.rejected_by_rule
+
+
+def test_bars_of_five_minutes_read_as_of_a_moment_are_what_was_said_by_then(
+    bronze, store, warehouse
+):
+    for minute, price in ((1, 10), (3, 11), (5, 12)):
+        put(store, "intraday_bars", minute, month("2026-02-03", price), "2026-02")
+        other = f"2025-1{minute // 2}"
+        put(store, "intraday_bars", minute + 1, month(f"{other}-03"), other)
+        load_all(bronze, warehouse, INTRADAY)
+    for moment in range(7):
+        known = as_of(warehouse, INTRADAY, at(moment))
+        if moment == 0:
+            assert known.is_empty()
+            continue
+        assert known.equals(shaped(bronze, INTRADAY, ["A"], at(moment))), moment
+    classes = query(warehouse, "select class, columns from silver.restatements")
+    assert classes == [("vendor correction", ["close", "high", "low", "open"])] * 2
+
+
+def test_each_restated_value_names_the_object_that_said_it(bronze, store, warehouse):
+    rows = [(friday, 64.0, 64.0, 0.0, 1, 7) for friday in FRIDAYS[:4]]
+    first = put(store, "weekly_bars", 1, payload(WEEKLY, rows[:3]))
+    second = put(store, "weekly_bars", 2, payload(WEEKLY, rows))
+    halved = [(friday, 64.0, 32.0, 0.0, 1, 7) for friday, *_ in rows]
+    third = put(store, "weekly_bars", 3, payload(WEEKLY, [*halved, (FRIDAYS[4], 32, 32, 0, 1, 7)]))
+    load_all(bronze, warehouse, WEEKLY)
+    told = query(
+        warehouse,
+        "select row_key, old_bronze_key, new_bronze_key from silver.restated_values order by 1",
+    )
+    said_by = [first, first, first, second]
+    mondays = [str(friday - timedelta(days=4)) for friday in FRIDAYS]
+    assert told == [(day, key, third) for day, key in zip(mondays, said_by, strict=False)]
+
+
+def test_a_refusal_stands_until_a_newer_object_of_the_same_payload_loads(bronze, store, warehouse):
+    actions = SILVER_TABLES["corporate_actions"]
+
+    def standing():
+        return [key for _, key, _ in warehouse.rejections("corporate_actions").refused]
+
+    bad = put(store, "splits", 1, b"{}")
+    load_all(bronze, warehouse, actions)
+    assert standing() == [bad]
+    put(store, "dividends", 2, b'{"data": []}')
+    load_all(bronze, warehouse, actions)
+    assert standing() == [bad]
+    put(store, "splits", 3, b'{"data": []}')
+    assert isinstance(load_all(bronze, warehouse, actions), silver.Loaded)
+    assert standing() == []
+
+
+def test_a_load_waits_for_what_the_server_still_does_for_a_killed_one(bronze, store, warehouse):
+    put(store, "weekly_bars", 1, vintage(1))
+    put(store, "weekly_bars", 2, vintage(2))
+    load_all(bronze, warehouse, WEEKLY)
+    row = query(warehouse, "select to_jsonb(t) - 'source' from silver.weekly_bars t")[0][0]
+    insert = "insert into silver.weekly_bars select * from jsonb_populate_record(null::silver.weekly_bars, %s)"
+    with warehouse.connect() as connection:
+        connection.execute("truncate silver.weekly_bars, silver.superseded_rows, ops.silver_loads")
+    with psycopg.connect(warehouse.database_url) as dead, ThreadPoolExecutor(1) as pool:
+        dead.execute(insert, (json.dumps(row),))
+        loading = pool.submit(load_all, bronze, warehouse, WEEKLY, only_stale=False)
+        waiting = None
+        while waiting is None:
+            assert not loading.done()
+            waiting = dead.execute(
+                "select from pg_stat_activity where query like 'lock table%' "
+                "and wait_event_type = 'Lock'"
+            ).fetchone()
+            dead.execute("select pg_stat_clear_snapshot(), pg_sleep(0.05)")
+        dead.commit()
+        assert isinstance(loading.result(), silver.Loaded)
+    assert query(warehouse, "select close from silver.weekly_bars") == [(2,)]

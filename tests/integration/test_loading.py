@@ -14,7 +14,7 @@ from stocks_assets.adapters.arrivals import Arrivals
 from stocks_assets.adapters.bronze import BronzeStore, Stored
 from stocks_assets.adapters.silver_store import Origin, SilverStore
 from stocks_assets.adapters.sources.sample import SampleSource
-from stocks_assets.adapters.warehouse import RejectedRow, SilverLoad, Warehouse
+from stocks_assets.adapters.warehouse import PARTS_OF_A_LOCK, RejectedRow, SilverLoad, Warehouse
 from stocks_assets.defs.checks import silver_checks
 from stocks_assets.domain.bronze_key import BronzeKey, content_hash
 from stocks_assets.domain.datasets import SPLITS, WEEKLY_BARS, Call
@@ -126,6 +126,23 @@ def test_a_frame_that_does_not_fit_the_table_is_refused_before_anything_is_sent(
     assert stored(warehouse) == []
 
 
+def test_an_append_adds_all_of_its_rows_or_none_and_nothing_twice(warehouse):
+    def rows(*closes, load_id):
+        return bars(closes=closes).with_columns(
+            row_version=pl.lit(1, dtype=pl.Int64), load_id=pl.lit(load_id), loaded_at="known_at"
+        )
+
+    with loader.Loader(warehouse, "silver", "daily_bars", DAILY.primary_key) as appending:
+        appending.prepare()
+        appending.append(rows(10.0, 11.0, load_id="first").tail(1))
+        with pytest.raises(PipelineStepFailed, match="already exists"):
+            appending.append(rows(12.0, 13.0, load_id="second"))
+        assert [row[2] for row in stored(warehouse)] == [11.0]
+        appending.append(rows(10.0, load_id="third"))
+    assert [row[2] for row in stored(warehouse)] == [10.0, 11.0]
+    assert staging_schemas(warehouse) == []
+
+
 def test_what_a_killed_load_left_behind_is_swept_by_the_next(warehouse):
     with warehouse.connect() as connection:
         connection.execute("create schema silver_stg_dead")
@@ -223,8 +240,8 @@ def test_parts_of_a_lock_exclude_each_other_where_they_overlap(warehouse):
     with warehouse.locks("load x", ["A", "B"]):
         assert not waits(warehouse, ["C"])
         assert waits(warehouse, ["B", "C"])
-        assert waits(warehouse, [f"T{number}" for number in range(501)])
-    with warehouse.locks("load x", [f"T{number}" for number in range(501)]):
+        assert waits(warehouse, [f"T{number}" for number in range(PARTS_OF_A_LOCK + 1)])
+    with warehouse.locks("load x", [f"T{number}" for number in range(PARTS_OF_A_LOCK + 1)]):
         assert waits(warehouse, ["C"])
     assert not waits(warehouse, ["A"])
 

@@ -175,7 +175,7 @@ def test_the_page_says_what_failed_and_of_whom(reported):
     rows = {row[0]: row[-1] for row in carried(reported.index, 'id="page"')["rows"]}
     assert list(rows) == sorted(TICKERS)
     failures = {ticker: health[6] for ticker, health in rows.items() if health[6]}
-    assert failures == {ILL: "dividends: no answer within 30 s"}
+    assert failures == {ILL: "dividends: TransportFailed: no answer within 30 s"}
 
 
 def test_the_page_of_a_ticker_has_the_figures_of_gold(reported):
@@ -345,7 +345,7 @@ def test_all_is_drawn_on_phones_and_desks(written, visit, width, scheme):
         assert found.is_as_wide_as_the_screen()
     assert found.page.locator("h1").inner_text().startswith(ILL)
     assert (
-        "The last call failed: dividends: no answer within 30 s"
+        "The last call failed: dividends: TransportFailed: no answer within 30 s"
         in found.page.locator("#quality").inner_text()
     )
 

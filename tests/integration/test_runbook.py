@@ -64,7 +64,8 @@ def change(home: CommandLine, *statements: str) -> None:
 def test_a_price_is_followed_to_the_object_that_it_came_from(home):
     [[day, close, key]] = ask(
         home,
-        "select session_date, close, bronze_key from gold.fct_daily_prices "
+        "select session_date, gold.close, bronze_key from gold.fct_daily_prices gold "
+        "join silver.daily_bars using (ticker, session_date) "
         "where ticker = 'ALLM' order by session_date desc limit 1",
     )
     said = home.succeed("trace", "allm", str(day))
@@ -99,6 +100,7 @@ def test_what_was_changed_by_hand_in_silver_or_gold_is_found_and_put_right(home)
     assert home.run("trace", "ALLM").returncode == 0
 
     change(home, "update gold.fct_daily_prices set close = close + 1")
+    assert "is not what silver says" in home.succeed("trace", "ALLM")
     run(home, "gold-changed-by-hand")
     assert ask(home, GOLD) == gold
     assert "leave out the tickers" in home.refuse("rebuild", "--layer", "gold", "ALLM")

@@ -71,12 +71,12 @@ def served(tmp_path_factory, redis) -> Iterator[CommandLine]:
 
 
 @contextmanager
-def worker(command: CommandLine, name: str) -> Iterator[subprocess.Popen[bytes]]:
+def worker(command: CommandLine, name: str, *options: str) -> Iterator[subprocess.Popen[bytes]]:
     log = command.home.parent / f"{name}.log"
     with (
         log.open("ab") as lines,
         subprocess.Popen(
-            [STOCKS, "worker", "--name", name],
+            [STOCKS, "worker", "--name", name, *options],
             env=command.environment(),
             stdout=lines,
             stderr=lines,
@@ -178,7 +178,8 @@ def test_a_worker_killed_amid_a_backfill_loses_nothing_and_doubles_nothing(serve
 def test_a_run_that_is_ended_in_the_ui_frees_its_worker(served):
     served.succeed("tickers", "add", TICKER)
     warehouse = Warehouse(served.status()["database_url"])
-    with worker(served, "third"):
+    # Two at once: the sensor may have what is new loaded meanwhile, which waits as well.
+    with worker(served, "third", "--concurrency", "2"):
         wait_for_run(served, backfill(served, ("bronze", "weekly_bars")), "SUCCESS")
         # The run waits for who has its ticker.
         with warehouse.locks("load weekly_bars", [TICKER]):

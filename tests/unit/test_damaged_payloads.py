@@ -144,9 +144,7 @@ def placed(table, label):
             return None
         return at.astimezone(ZoneInfo("UTC")), at.date()
     session = day(label)
-    if session is None or session > TODAY:
-        return None
-    if table == "daily_bars" and session not in SESSIONS:
+    if session is None or session > TODAY or session not in SESSIONS:
         return None
     start = {
         "weekly_bars": session - timedelta(days=session.weekday()),

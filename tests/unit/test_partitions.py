@@ -7,6 +7,7 @@ from dagster._core.definitions.events import AssetKeyPartitionKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stocks_assets.adapters.warehouse import PARTS_OF_A_LOCK
 from stocks_assets.defs.partitions import (
     RANGE_END,
     RANGE_START,
@@ -15,6 +16,8 @@ from stocks_assets.defs.partitions import (
     tickers_needed_by,
     tickers_of_tags,
 )
+from stocks_assets.defs.silver import silver_assets
+from stocks_assets.settings import Settings
 
 UNIVERSE = [f"T{number}" for number in range(40)]
 subsets = st.lists(st.sampled_from(UNIVERSE), unique=True, min_size=1).map(
@@ -81,3 +84,16 @@ def test_no_tag_is_longer_than_the_index_of_tags_takes():
     assert [ticker for run in found for ticker in run] == universe[::2]
     assert 2 < len(found) < 12
     assert all(len(",".join(run)) <= 2000 for run in found)
+
+
+def test_full_runs_of_a_backfill_load_beside_each_other():
+    policies = [
+        asset.backfill_policy
+        for asset in silver_assets(
+            tickers_per_run=Settings.model_fields["tickers_per_run"].default, ui_charts=True
+        )
+        if asset.backfill_policy is not None
+    ]
+    most = max(policy.max_partitions_per_run for policy in policies)
+    # Of more, a load would hold its whole table.
+    assert 500 < most < PARTS_OF_A_LOCK

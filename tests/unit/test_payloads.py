@@ -59,6 +59,18 @@ def raw_day(**fields):
     } | fields
 
 
+@pytest.mark.parametrize("damaged", ["2029-01-05", "2026-12-04", "not a day"])
+def test_a_damaged_label_does_not_complete_the_week_that_runs(damaged):
+    good = {"2026-11-24": week(), "2026-11-20": week()}
+    shaped = WEEKLY.shape("A", weekly({damaged: week(), **good}), date(2026, 11, 25))
+    told = dict(shaped.rows.select("session_date", "is_complete").iter_rows())
+    assert told == {date(2026, 11, 20): True, date(2026, 11, 24): False}
+    assert shaped.rejected.height == 1
+    # Where the exchange's calendar says nothing, the bar after it does.
+    alone = WEEKLY.shape("A", weekly({"2026-11-18": week(), "2026-11-24": week()}))
+    assert alone.rows.sort("session_date")["is_complete"].to_list() == [True, False]
+
+
 def test_a_weekly_bar_is_keyed_on_the_monday_of_its_week():
     shaped = WEEKLY.shape("A", weekly({"2024-04-15": week(), "2024-04-12": week()}))
     assert set(shaped.rows.select("week_start", "session_date").rows()) == {
@@ -140,7 +152,8 @@ def test_a_bar_of_the_future_is_set_apart_and_the_running_week_stays():
     payload = weekly({"2024-04-19": week(), "2024-04-16": week()})
     shaped = WEEKLY.shape("A", payload, as_of=date(2024, 4, 16))
     assert shaped.rows["session_date"].to_list() == [date(2024, 4, 16)]
-    assert shaped.rejected["rules"].to_list() == [["session_is_not_in_the_future"]]
+    (rules,) = shaped.rejected["rules"]
+    assert set(rules) == {"session_is_not_in_the_future", "session_is_in_the_calendar"}
 
 
 def test_each_payload_is_held_against_its_own_day():
@@ -469,10 +482,11 @@ def test_every_shaped_frame_has_the_columns_and_types_of_its_schema():
 
 
 SESSIONS = calendar.sessions(date(2024, 1, 2), date(2024, 6, 28))
+YEAR = calendar.sessions(date(2023, 1, 1), date(2023, 12, 31))
 LABELS = {
     "weekly_bars": [str(date(2024, 1, 5) + timedelta(weeks=week)) for week in range(12)],
     "daily_bars": [str(day) for day in SESSIONS[:12]],
-    "monthly_bars": [f"2023-{month:02}-28" for month in range(1, 13)],
+    "monthly_bars": [str(max(day for day in YEAR if day.month == month)) for month in range(1, 13)],
     "intraday_bars": [f"2024-03-08 09:{minute:02}:00" for minute in range(0, 60, 5)],
 }
 # What makes a bar bad, wherever it stands, and what makes it none the worse.
@@ -495,7 +509,7 @@ GOOD_PRICES = [
 ]
 GOOD_VOLUMES = ["0", "7.0", 7, 7.0, "1e3", "+7", "007", "9007199254740993.0", "9223372036854775807"]
 BAD_LABELS = {
-    "weekly_bars": ["2024-02-30", "2024-1-5", "24-01-05", "2999-01-04", "", "2024-01-05\0"],
+    "weekly_bars": ["2024-02-30", "2024-1-5", "24-01-05", "2999-01-04", "", "2024-01-06"],
     "daily_bars": ["2024-01-06", "2024-01-15", "1959-12-31", "2999-01-04", " 2024-01-02"],
     "monthly_bars": ["2024-13-01", "+2024-01-05", "12024-01-05", "20240105"],
     "intraday_bars": ["2024-03-08", "2024-03-10 02:30:00", "2024-03-08 09:30:60", "2024-03-09 10:00:00"],

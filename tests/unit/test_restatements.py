@@ -294,3 +294,11 @@ def test_adjusted_closes_of_a_reply_and_a_file_that_came_to_hold_together_are_on
     (event,) = comparing(bars(10, 10), given).restated.to_dicts()
     assert (event["keys"], event["restated_at"]) == (DAYS[:2], AFTER)
     assert event["new_bronze_key"] == "the reply"
+
+
+def test_a_restated_value_knows_which_object_said_the_old_one():
+    stored = bars(10, 11, 12, 13).with_columns(bronze_key=pl.Series(["new", "old", "new", "file"]))
+    given = bars(10, 11, 12, 13, adjusted=[9, 9.9, 10.8, 11.7], at=AFTER)
+    (event,) = comparing(stored, given).restated.to_dicts()
+    assert event["old_bronze_keys"] == ["new", "old", "file"]
+    assert event["old_key_places"] == [1, 2, 1, 3]

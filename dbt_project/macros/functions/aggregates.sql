@@ -17,9 +17,12 @@
 
     The state is an array: [1] sessions so far, [2] last close, [3] EMA 12, [4] EMA 26, [5] the fast
     EMA of MACD, which TA-Lib seeds together with the slow one, with the closes 15 to 26, [6] MACD's
-    signal, [7] average gain and [8] average loss of RSI 14, [9] ATR 14. Until an element has the
-    values of its seed it holds their sum so far. `seed`, where it is not null, is the state
-    after this row: so a series is taken up where it was left.
+    signal, [7] average gain and [8] average loss of RSI 14, [9] ATR 14; [10], [11], [12] the totals of
+    the last 20, 50 and 200 closes and [13] of the last 20 volumes, which TA-Lib keeps by taking off the
+    value that leaves the window before it adds the next. Until an element has the values of its seed it
+    holds their sum so far. `seed`, where it is not null, is the state after this row: so a series is
+    taken up where it was left. `close_20` is the close of 20 sessions ago, 0 where there is none; the
+    others alike.
 -#}
 {% macro make_recursive_indicators() %}
     create or replace function gold.recursive_indicators_step(
@@ -27,7 +30,12 @@
         seed double precision[],
         high double precision,
         low double precision,
-        close double precision
+        close double precision,
+        volume double precision,
+        close_20 double precision,
+        close_50 double precision,
+        close_200 double precision,
+        volume_20 double precision
     ) returns double precision[]
     language plpgsql immutable parallel safe
     as $body$
@@ -59,7 +67,11 @@
                 (fast - ema_26 - state[6]) * (2::float8 / 10) + state[6],
                 (state[7] * 13 + greatest(close - previous, 0)) / 14,
                 (state[8] * 13 + greatest(previous - close, 0)) / 14,
-                (state[9] * 13 + greatest(high - low, abs(high - previous), abs(low - previous))) / 14
+                (state[9] * 13 + greatest(high - low, abs(high - previous), abs(low - previous))) / 14,
+                state[10] - close_20 + close,
+                state[11] - close_50 + close,
+                state[12] - close_200 + close,
+                state[13] - volume_20 + volume
             ];
         end if;
 
@@ -106,18 +118,34 @@
                 atr := (state[9] * 13 + atr) / 14;
             end if;
         end if;
-        return array[number, close, ema_12, ema_26, fast, signal, gain, loss, atr];
+        return array[
+            number,
+            close,
+            ema_12,
+            ema_26,
+            fast,
+            signal,
+            gain,
+            loss,
+            atr,
+            state[10] - close_20 + close,
+            state[11] - close_50 + close,
+            state[12] - close_200 + close,
+            state[13] - volume_20 + volume
+        ];
     end
     $body$;
 
     create or replace aggregate gold.recursive_indicators(
-        double precision[], double precision, double precision, double precision
+        double precision[], double precision, double precision, double precision, double precision,
+        double precision, double precision, double precision, double precision
     ) (
         sfunc = gold.recursive_indicators_step,
         stype = double precision[],
-        initcond = '{0,0,0,0,0,0,0,0,0}'
+        initcond = '{0,0,0,0,0,0,0,0,0,0,0,0,0}'
     );
     comment on aggregate gold.recursive_indicators(
-        double precision[], double precision, double precision, double precision
-    ) is 'State of the recursive indicators after each row: seed or null, high, low, close.'
+        double precision[], double precision, double precision, double precision, double precision,
+        double precision, double precision, double precision, double precision
+    ) is 'State of the recursive indicators after each row: seed or null, high, low, close, volume, and what leaves the windows.'
 {% endmacro %}

@@ -63,24 +63,31 @@
 
 
 {#-
-    Changes of the batch's tickers between silver and this model. `hashes` is a relation of ticker,
-    period and row_hash, whose `bit_xor` up to a period is the model's history_hash there; `source`
-    is what tells the tickers of silver. Tickers are looked up one by one: that is one way through
-    the index of silver for a batch of one and of all, whatever the statistics make the planner think.
+    Changes of the batch's tickers, and of those that became another security, between silver and this
+    model. `hashes` is a relation of ticker, period and row_hash, whose `bit_xor` up to a period is the
+    model's history_hash there; `source` is what tells the tickers of silver. `calendar`, where the rows
+    depend on dim_date, tells what kept_through of its changes comes to. Tickers are looked up one by
+    one: that is one way through the index of silver for a batch of one and of all, whatever the
+    statistics make the planner think.
 -#}
-{% macro compare_with_silver(hashes, source) %}
+{% macro compare_with_silver(hashes, source, calendar=none, period=none) %}
 {%- if not is_incremental() -%}
     {{ note_all_changed() }}
 {%- else -%}
-    {%- set period = period_of(model) -%}
+    {%- set period = period or period_of(model) -%}
+    {%- set is_of_batch = batch_is_set() and not run_query(
+        'select exists (select from (' ~ news_of([ref('int_reused_tickers')]) ~ ') as news where ticker is null)'
+    ).rows[0][0] -%}
     create temporary table changes_of_{{ this.identifier }} on commit drop as
     with
 
     tickers as (
-        {% if batch_is_set() -%}
+        {% if is_of_batch -%}
         select batches.ticker
         from ops.batches
         where batches.batch_id = current_setting('stocks.batch_id', true)
+        union
+        select news.ticker from ({{ news_of([ref('int_reused_tickers')]) }}) as news
         {%- else -%}
         ({{ distinct_tickers(source) }})
         union
@@ -111,38 +118,90 @@
             from {{ hashes }} as hashes
             where hashes.ticker = tickers.ticker
         ) as present
+    ),
+
+    differing as (
+        select
+            compared.ticker,
+            case when compared.is_unchanged then compared.stored_period else still_true.period end as kept_through
+        from compared
+        cross join lateral (
+            select max(rows_stored.{{ period }}) as period
+            from (
+                select
+                    hashes.period,
+                    bit_xor(bit_xor(hashes.row_hash)) over (order by hashes.period) as history_hash
+                from {{ hashes }} as hashes
+                where hashes.ticker = compared.ticker
+                group by hashes.period
+            ) as histories
+            inner join {{ this }} as rows_stored
+                on
+                    histories.period = rows_stored.{{ period }}
+                    and histories.history_hash = rows_stored.history_hash
+            where
+                rows_stored.ticker = compared.ticker
+                and not compared.is_unchanged
+                and compared.stored_period is not null
+        ) as still_true
+        where
+            (not compared.is_unchanged or compared.present_period > compared.stored_period)
+            and (compared.stored_period is not null or compared.present_period is not null)
+    ){% if calendar %},
+
+    -- Where the calendar says something else than it did, so do the rows of every ticker.
+    recalled as (
+        select
+            tickers.ticker,
+            changes.kept_through
+        from (
+            select {{ calendar }} as kept_through
+            from ({{ news_of([ref('dim_date')]) }}) as changes
+        ) as changes
+        cross join ({{ distinct_tickers(this) }}) as tickers
+        where exists (
+            select 1
+            from {{ this }} as rows_stored
+            where
+                rows_stored.ticker = tickers.ticker
+                and rows_stored.{{ period }} > coalesce(changes.kept_through, '-infinity')
+        )
     )
 
     select
-        compared.ticker,
-        case when compared.is_unchanged then compared.stored_period else still_true.period end as kept_through
-    from compared
-    cross join lateral (
-        select max(rows_stored.{{ period }}) as period
-        from (
-            select
-                hashes.period,
-                bit_xor(bit_xor(hashes.row_hash)) over (order by hashes.period) as history_hash
-            from {{ hashes }} as hashes
-            where hashes.ticker = compared.ticker
-            group by hashes.period
-        ) as histories
-        inner join {{ this }} as rows_stored
-            on
-                histories.period = rows_stored.{{ period }}
-                and histories.history_hash = rows_stored.history_hash
-        where
-            rows_stored.ticker = compared.ticker
-            and not compared.is_unchanged
-            and compared.stored_period is not null
-    ) as still_true
-    where
-        (not compared.is_unchanged or compared.present_period > compared.stored_period)
-        and (compared.stored_period is not null or compared.present_period is not null);
+        ticker,
+        nullif(min(coalesce(kept_through, '-infinity')), '-infinity') as kept_through
+    from (
+        select * from differing
+        union all
+        select * from recalled
+    ) as changes
+    group by ticker;
+    {%- else %}
+
+    select * from differing;
+    {%- endif %}
 
     analyze changes_of_{{ this.identifier }}
 {%- endif -%}
 {% endmacro %}
+
+
+{#- A query for what the models `upstream` noted since this one last took it. -#}
+{% macro news_of(upstream) -%}
+    select
+        changes.model,
+        changes.ticker,
+        changes.kept_through
+    from ops.gold_changes as changes
+    where
+        changes.model in ({% for relation in upstream %}'{{ relation.identifier }}'{{ ', ' if not loop.last }}{% endfor %})
+        and changes.change_id > (
+            select coalesce(max(offsets.change_id), -1)
+            from ops.gold_offsets as offsets
+            where offsets.model = '{{ this.identifier }}'
+        )
+{%- endmacro %}
 
 
 {#-
@@ -150,9 +209,11 @@
     the name of such a model, which period of this one its kept_through comes to, where they differ.
     With `for_all`, a query for one ticker, a change of that ticker is one of every ticker from the
     same period on; when it names another ticker than last time, all is built anew. A model with a row
-    for each session of the first of `upstream` has its session_number held against that one's.
+    for each session of the first of `upstream` has its rows held against that one's. One that is
+    `on_last_scale` has prices on the scale of the security's last session, by its split_factor: with a new
+    split nothing of the ticker is kept.
 -#}
-{% macro take_changes_of(upstream, kept={}, for_all=none, is_by_session=none) %}
+{% macro take_changes_of(upstream, kept={}, for_all=none, is_by_session=none, on_last_scale=false) %}
 {%- if not is_incremental() -%}
     {{ note_all_changed() }}
 {%- else -%}
@@ -183,11 +244,7 @@
             {%- else -%}
             changes.kept_through
             {%- endif %}
-        from ops.gold_changes as changes
-        cross join taken
-        where
-            changes.model in ({% for relation in upstream %}'{{ relation.identifier }}'{{ ', ' if not loop.last }}{% endfor %})
-            and changes.change_id > taken.change_id
+        from ({{ news_of(upstream) }}) as changes
         union all
         select null, null
         from taken
@@ -211,9 +268,22 @@
         from news
         cross join ({{ tickers }}) as tickers
         where
-            news.ticker is null
             {% if for_all -%}
-            or news.ticker = ({{ for_all }})
+            (news.ticker is null or news.ticker = ({{ for_all }}))
+            {%- else -%}
+            news.ticker is null
+            {%- endif %}
+            {% if period -%}
+            and (
+                news.kept_through is null
+                or exists (
+                    select 1
+                    from {{ this }} as rows_stored
+                    where
+                        rows_stored.ticker = tickers.ticker
+                        and rows_stored.{{ period }} > news.kept_through
+                )
+            )
             {%- endif %}
     ),
 
@@ -228,26 +298,39 @@
     select
         earliest.ticker,
         {% if is_by_session -%}
-        -- A history that is shorter here than above was not left by a run: nothing of it is kept.
+        -- A history that is not the one above was not left by a run: nothing of it is kept.
         case
             when
-                (
-                    select here.session_number from {{ this }} as here
-                    where here.ticker = earliest.ticker and here.{{ period }} <= earliest.kept_through
-                    order by here.{{ period }} desc
-                    limit 1
-                ) = (
-                    select above.session_number from {{ upstream[0] }} as above
-                    where above.ticker = earliest.ticker and above.{{ period }} <= earliest.kept_through
-                    order by above.{{ period }} desc
-                    limit 1
+                (here.session_date, here.security_key, here.session_number)
+                = (above.session_date, above.security_key, above.session_number)
+                {% if on_last_scale -%}
+                and here.split_factor = (
+                    select coalesce(gold.product(later.split_ratio order by later.session_date desc), 1)
+                    from {{ upstream[0] }} as later
+                    where
+                        later.ticker = here.ticker
+                        and later.security_key = here.security_key
+                        and later.session_date > here.session_date
                 )
+                {%- endif %}
                 then earliest.kept_through
         end as kept_through
         {%- else -%}
         earliest.kept_through
         {%- endif %}
-    from earliest;
+    from earliest
+    {% if is_by_session -%}
+    {% for name, relation in [('here', this), ('above', upstream[0])] -%}
+    left join lateral (
+        select *
+        from {{ relation }} as rows_stored
+        where rows_stored.ticker = earliest.ticker and rows_stored.{{ period }} <= earliest.kept_through
+        order by rows_stored.{{ period }} desc
+        limit 1
+    ) as {{ name }} on true
+    {% endfor %}
+    {%- endif -%}
+    ;
 
     analyze changes_of_{{ this.identifier }}
 {%- endif -%}

@@ -4,22 +4,30 @@
     is built anew.
 -#}
 
-{#- The last whole week before a session or date that changed. -#}
+{#- The last whole week, or month, before a session or date that changed. -#}
 {% macro week_before_change() -%}
     date_trunc('week', changes.kept_through + 1)::date - 7
 {%- endmacro %}
 
 
-{#-
-    The last month before the one that the last kept week starts in: that week may end in the next
-    one, and whether a month is complete shows in the weeks after it.
--#}
+{% macro month_before_change() -%}
+    (date_trunc('month', changes.kept_through + 1) - interval '1 month')::date
+{%- endmacro %}
+
+
+{#- The last month before the one that the last kept week starts in: that week may end in the next one. -#}
 {% macro month_before_week() -%}
     (date_trunc('month', changes.kept_through) - interval '1 month')::date
 {%- endmacro %}
 
 
-{#- The last day on which no week of the month after `kept_through` can start. -#}
-{% macro week_before_month_after(kept_through) -%}
-    ({{ kept_through }} + interval '1 month')::date - 7
+{#- The last day of a kept week or month. -#}
+{% macro end_of_kept(unit) -%}
+    (changes.kept_through + interval '1 {{ unit }}')::date - 1
+{%- endmacro %}
+
+
+{#- The last day on which no week of the month after the last kept one can start. -#}
+{% macro week_before_month_after_kept() -%}
+    (changes.kept_through + interval '1 month')::date - 7
 {%- endmacro %}

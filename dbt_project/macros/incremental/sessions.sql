@@ -48,7 +48,7 @@
     (
         select parents.*
         from {{ changes() }} as changes
-        cross join {{ ref('int_last_sessions') }} as last_sessions
+        cross join (select distinct ticker from {{ ref('int_last_sessions') }}) as last_sessions
         cross join lateral (
             select rows_of_parent.*
             from {{ relation }} as rows_of_parent

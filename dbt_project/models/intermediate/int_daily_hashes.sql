@@ -1,4 +1,4 @@
-select bars.ticker, bars.session_date as period, {{ bar_hash('bars', 'session_date') }} as row_hash
+select bars.ticker, bars.session_date as period, {{ daily_bar_hash('bars') }} as row_hash
 from {{ ref('stg_daily_bars') }} as bars
 union all
 select actions.ticker, actions.ex_date, {{ action_hash('actions') }}

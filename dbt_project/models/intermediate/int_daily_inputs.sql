@@ -28,11 +28,9 @@ final as (
         bars.low,
         bars.close,
         bars.volume,
-        bars.adjusted_close as vendor_adjusted_close,
         coalesce(dividends.dividend_amount, bars.dividend_amount, 0) as dividend_amount,
         coalesce(splits.split_ratio, bars.split_coefficient, 1) as split_ratio,
-        bars.bronze_key,
-        {{ bar_hash('bars', 'session_date') }}
+        {{ daily_bar_hash('bars') }}
         # coalesce({{ action_hash('dividends') }}, 0)
         # coalesce({{ action_hash('splits') }}, 0)
         # coalesce({{ security_hash('reused.security_key', 'bars.session_date') }}, 0) as row_hash

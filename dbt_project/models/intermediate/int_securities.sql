@@ -15,14 +15,20 @@ in_order as (
     from listings
 ),
 
+-- Of listings that contradict one another, two may begin on the same day.
 starts as (
-    select
-        *,
-        case
-            when previous_delisted_on is null then date '1900-01-01'
-            else greatest(listed_on, previous_delisted_on + 1)
-        end as valid_from
-    from in_order
+    select distinct on (ticker, valid_from)
+        *
+    from (
+        select
+            *,
+            case
+                when previous_delisted_on is null then date '1900-01-01'
+                else greatest(listed_on, previous_delisted_on + 1)
+            end as valid_from
+        from in_order
+    ) as dated
+    order by ticker, valid_from, delisted_on desc
 ),
 
 final as (

@@ -162,9 +162,8 @@ def _read_periods(
             pl.lit(ticker).alias("ticker"),
             start,
             *_PERIOD_VALUES,
-            # A later bar says that a period is over, and so does the calendar.
-            is_complete=(start < start.max()).fill_null(value=False)
-            | (day("label") >= _last_sessions(start, length)).fill_null(value=False),
+            # By the calendar; the check adds what later bars say, once it knows which are sound.
+            is_complete=(day("label") >= _last_sessions(start, length)).fill_null(value=False),
         ),
         series.raw,
         is_whole=not series.frame.is_empty(),

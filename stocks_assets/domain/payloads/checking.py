@@ -11,7 +11,7 @@ import polars as pl
 
 from stocks_assets.domain import calendar
 from stocks_assets.domain.payloads.reading import Reading, storable
-from stocks_assets.domain.schemas import NOT_STORED
+from stocks_assets.domain.schemas import KEY_RULES, NOT_STORED
 
 _FIRST_KNOWN_SESSION = date(1960, 1, 1)
 # Three letters name an exchange elsewhere (.LON, .TRT, .SHH), fewer a class of shares.
@@ -28,12 +28,28 @@ class Shaped:
     `row_values` (the raw row as JSON) and `rules` (names of the rules that it breaks). Both have
     `dataset`, the input of each row, and the columns of the key, null where a rejected row has none
     that can be read. `is_whole` tells whether the payload has the whole history: then what it has
-    not is not.
+    not is not. `left_out` counts rows that are neither, as another one of their key counts.
     """
 
     rows: pl.DataFrame
     rejected: pl.DataFrame
     is_whole: bool = True
+    left_out: int = 0
+
+    def doubtful_keys(self, ticker: str) -> pl.DataFrame:
+        """Return the keys under which rejected rows may have said something sound.
+
+        Null are those that may be of any row: where it is the key that breaks a rule, or where a
+        row stands under the key of another.
+        """
+        key = [name for name in self.rejected.columns if name not in _REJECTED]
+        is_astray = pl.col("rules").list.set_intersection(list(KEY_RULES)).list.len() > 0
+        keys = self.rejected.select(
+            "ticker", *(pl.when(~is_astray).then(name).alias(name) for name in key[1:])
+        )
+        if not self.left_out:
+            return keys
+        return pl.concat([keys, pl.DataFrame({"ticker": [ticker]})], how="diagonal")
 
 
 def check(
@@ -58,6 +74,11 @@ def check(
         settled, bad = _settle(schema, checked.failure)
         good = pl.concat([good, settled])
         rejected = _by_reading(bad)
+    if "is_complete" in good.columns:
+        # A later bar says that a period is over.
+        start = pl.col(schema.primary_key()[1])
+        is_over = start < start.max().over("reading")
+        good = good.with_columns(is_complete=pl.col("is_complete") | is_over)
     stored = [name for name in schema.column_names() if name not in NOT_STORED]
     good = good.select(*stored, "dataset", "reading")
     rows = _by_reading(good)
@@ -71,6 +92,8 @@ def check(
             if number in rejected
             else nothing_rejected,
             reading.is_whole,
+            reading.frame.height
+            - sum(part[number].height for part in (rows, rejected) if number in part),
         )
         for number, reading in enumerate(readings)
     ]

@@ -1,91 +1,47 @@
 {{ config(
     indexes=[{'columns': ['ticker', 'session_date'], 'unique': true}],
     meta={'period': 'session_date'},
-    pre_hook="{{ take_changes_of([ref('fct_daily_prices')]) }}",
+    pre_hook="{{ take_changes_of([ref('fct_daily_prices')], on_last_scale=true) }}",
     post_hook="{{ pass_changes_on() }}",
 ) }}
 
 with
 
 prices as (
-    select
-        security_key,
-        ticker,
-        session_date,
-        session_number,
-        high * split_index as high,
-        low * split_index as low,
-        close * split_index as close,
-        volume / split_index as volume
-    from {{ changed_rows(ref('fct_daily_prices')) }} as prices
+    select * from {{ changed_rows(ref('fct_daily_prices')) }} as prices
 ),
 
-{% if is_incremental() -%}
-kept as (
+-- The splits after a session are all among the rows that are built with it. Their product is taken in the
+-- order in which one goes back from today.
+scaled as (
     select
         *,
-        row_number() over (partition by ticker order by session_date desc) = 1 as is_last
-    from {{ kept_rows(251) }} as kept
-),
-{%- endif %}
-
--- Sums and recursions go on from the last row that is kept, in the order of a full run.
-steps as (
-    select
-        *,
-        close as close_sum,
-        volume as volume_sum,
-        null::double precision[] as seed
+        coalesce(
+            gold.product(split_ratio) over (
+                partition by ticker, security_key
+                order by session_date desc
+                rows between unbounded preceding and 1 preceding
+            ),
+            1
+        ) as split_factor
     from prices
-    {% if is_incremental() %}
-    union all
-    select
-        security_key,
-        ticker,
-        session_date,
-        session_number,
-        high,
-        low,
-        close,
-        volume,
-        close_sum,
-        volume_sum,
-        array[
-            session_number,
-            close,
-            ema_12,
-            ema_26,
-            macd_fast,
-            macd_signal,
-            average_gain,
-            average_loss,
-            average_true_range
-        ]
-    from kept
-    where is_last
-    {% endif %}
 ),
 
-stepped as (
-    select
-        security_key,
-        ticker,
-        session_date,
-        session_number,
-        high,
-        low,
-        close,
-        volume,
-        sum(close_sum) over history as close_sum,
-        sum(volume_sum) over history as volume_sum,
-        gold.recursive_indicators(seed, high, low, close) over history as state,
-        seed is null as is_new
-    from steps
-    window history as (partition by ticker order by session_date)
-),
-
+-- Recursions go on from the last row that is kept, in the order of a full run.
 series as (
-    select * from stepped
+    select
+        security_key,
+        ticker,
+        session_date,
+        session_number,
+        split_factor,
+        high / split_factor as high,
+        low / split_factor as low,
+        close / split_factor as close,
+        volume * split_factor as volume,
+        null::double precision[] as seed,
+        true as is_new
+    from scaled
     {% if is_incremental() %}
     union all
     select
@@ -93,16 +49,31 @@ series as (
         ticker,
         session_date,
         session_number,
+        split_factor,
         high,
         low,
         close,
         volume,
-        close_sum,
-        volume_sum,
-        null,
+        case
+            when row_number() over (partition by ticker order by session_date desc) = 1
+                then array[
+                    session_number,
+                    close,
+                    ema_12,
+                    ema_26,
+                    macd_fast,
+                    macd_signal,
+                    average_gain,
+                    average_loss,
+                    average_true_range,
+                    close_total_20,
+                    close_total_50,
+                    close_total_200,
+                    volume_total_20
+                ]
+        end,
         false
-    from kept
-    where not is_last
+    from {{ kept_rows(251) }} as kept
     {% endif %}
 ),
 
@@ -110,15 +81,15 @@ series as (
 spans as (
     select
         *,
-        close_sum - lag(close_sum, 20, 0::double precision) over history as close_sum_20,
-        close_sum - lag(close_sum, 50, 0::double precision) over history as close_sum_50,
-        close_sum - lag(close_sum, 200, 0::double precision) over history as close_sum_200,
-        volume_sum - lag(volume_sum, 20, 0::double precision) over history as volume_sum_20,
+        lag(close, 20, 0::double precision) over history as close_20,
+        lag(close, 50, 0::double precision) over history as close_50,
+        lag(close, 200, 0::double precision) over history as close_200,
+        lag(volume, 20, 0::double precision) over history as volume_20,
         stddev_pop(close) over (history rows 19 preceding) as deviation_20,
         max(high) over (history rows 20 preceding) as high_21,
         min(low) over (history rows 20 preceding) as low_21
     from series
-    window history as (partition by ticker order by session_date)
+    window history as (partition by ticker, security_key order by session_date)
 ),
 
 windowed as (
@@ -133,7 +104,18 @@ windowed as (
             {%- for span in range(1, 12) %}, lag(low_21, {{ span * 21 }}) over history{% endfor %}
         ) as low_252
     from spans
-    window history as (partition by ticker order by session_date)
+    window history as (partition by ticker, security_key order by session_date)
+),
+
+stepped as (
+    select
+        *,
+        gold.recursive_indicators(seed, high, low, close, volume, close_20, close_50, close_200, volume_20) over (
+            partition by ticker, security_key
+            order by session_date
+        ) as state
+    from windowed
+    where is_new or seed is not null
 ),
 
 final as (
@@ -142,27 +124,30 @@ final as (
         ticker,
         session_date,
         session_number,
+        split_factor,
         high,
         low,
         close,
         volume,
-        close_sum,
-        volume_sum,
-        case when session_number >= 20 then close_sum_20 / 20 end as sma_20,
-        case when session_number >= 50 then close_sum_50 / 50 end as sma_50,
-        case when session_number >= 200 then close_sum_200 / 200 end as sma_200,
+        case when session_number >= 20 then state[10] / 20 end as sma_20,
+        case when session_number >= 50 then state[11] / 50 end as sma_50,
+        case when session_number >= 200 then state[12] / 200 end as sma_200,
         case when session_number >= 20 then deviation_20 end as deviation_20,
         case when session_number >= 252 then high_252 end as high_252,
         case when session_number >= 252 then low_252 end as low_252,
-        case when session_number >= 20 then volume / nullif(volume_sum_20 / 20, 0) end as volume_ratio_20,
+        case when session_number >= 20 then volume / nullif(state[13] / 20, 0) end as volume_ratio_20,
         state[3] as ema_12,
         state[4] as ema_26,
         state[5] as macd_fast,
         state[6] as macd_signal,
         state[7] as average_gain,
         state[8] as average_loss,
-        state[9] as average_true_range
-    from windowed
+        state[9] as average_true_range,
+        state[10] as close_total_20,
+        state[11] as close_total_50,
+        state[12] as close_total_200,
+        state[13] as volume_total_20
+    from stepped
     where is_new
 )
 

@@ -28,22 +28,12 @@ returns as (
         prices.total_return_index,
         prices.simple_return_1d,
         ln(nullif(prices.simple_return_1d + 1, 0)) as log_return_1d,
-        case when prices.simple_return_1d is not null then benchmark.simple_return_1d end as benchmark_return,
-        case when benchmark.simple_return_1d is not null then prices.simple_return_1d end as paired_return
+        case when prices.simple_return_1d is not null then benchmark.simple_return_1d end as benchmark_return
     from prices
     left join benchmark on prices.session_date = benchmark.session_date
 ),
 
-{% if is_incremental() -%}
-kept as (
-    select
-        *,
-        row_number() over (partition by ticker order by session_date desc) = 1 as is_last
-    from {{ kept_rows(252) }} as kept
-),
-{%- endif %}
-
--- Sums go on from the last row that is kept, in the order of a full run.
+-- Sums and extremes of the whole history go on from the last row that is kept, in the order of a full run.
 steps as (
     select
         security_key,
@@ -56,14 +46,10 @@ steps as (
         benchmark_return,
         coalesce(log_return_1d, 0) as log_sum,
         coalesce(log_return_1d * log_return_1d, 0) as log_square_sum,
-        (benchmark_return is not null)::integer as pairs,
-        coalesce(paired_return, 0) as paired_sum,
-        coalesce(benchmark_return, 0) as benchmark_sum,
-        coalesce(benchmark_return * benchmark_return, 0) as benchmark_square_sum,
-        coalesce(paired_return * benchmark_return, 0) as product_sum,
         total_return_index as peak,
         null::double precision as kept_maximum_drawdown,
-        true as is_new
+        true as is_new,
+        true as is_step
     from returns
     {% if is_incremental() %}
     union all
@@ -78,17 +64,75 @@ steps as (
         benchmark_return,
         log_sum,
         log_square_sum,
-        pairs,
-        paired_sum,
-        benchmark_sum,
-        benchmark_square_sum,
-        product_sum,
         peak,
         maximum_drawdown,
-        false
-    from kept
-    where is_last
+        false,
+        row_number() over (partition by ticker order by session_date desc) = 1
+    from {{ kept_rows(252) }} as kept
     {% endif %}
+),
+
+-- A window of 252 sessions is made of four of 63, each of three of 21, each of three of 7, which are looked
+-- up where they end: nothing is taken off a sum, so a window knows nothing of what was before it.
+spans_of_7 as (
+    select
+        *,
+        sum(log_return_1d) over span as log_sum_7,
+        var_pop(log_return_1d) over span * count(log_return_1d) over span as log_variation_7,
+        count(paired_return) over span as pairs_7,
+        coalesce(sum(paired_return) over span, 0) as paired_sum_7,
+        coalesce(sum(benchmark_return) over span, 0) as benchmark_sum_7,
+        coalesce(sum(benchmark_return * benchmark_return) over span, 0) as benchmark_square_sum_7,
+        coalesce(sum(paired_return * benchmark_return) over span, 0) as product_sum_7
+    from (
+        select
+            *,
+            case when benchmark_return is not null then simple_return_1d end as paired_return
+        from steps
+    ) as steps
+    window span as (partition by ticker, security_key order by session_date rows 6 preceding)
+),
+
+{% set sums = ['pairs', 'paired_sum', 'benchmark_sum', 'benchmark_square_sum', 'product_sum'] -%}
+{%- for whole, part in [(21, 7), (63, 21), (252, 63)] -%}
+{%- set lags = range(0, whole, part) -%}
+spans_of_{{ whole }} as (
+    select
+        *,
+        log_variation_parts_{{ whole }}
+        {%- for lag in lags %}
+        + {{ part }} * (log_sum_{{ part }}_{{ lag }} / {{ part }} - log_sum_{{ whole }} / {{ whole }}) ^ 2
+        {%- endfor %} as log_variation_{{ whole }}
+    from (
+        select
+            *,
+            {% for lag in lags -%}
+            lag(log_sum_{{ part }}, {{ lag }}) over history as log_sum_{{ part }}_{{ lag }},
+            {% endfor -%}
+            {% for lag in lags %}{{ ' + ' if not loop.first }}lag(log_sum_{{ part }}, {{ lag }}) over history{% endfor %}
+                as log_sum_{{ whole }},
+            {% for lag in lags %}{{ ' + ' if not loop.first }}lag(log_variation_{{ part }}, {{ lag }}) over history{% endfor %}
+                as log_variation_parts_{{ whole }},
+            {% for name in sums -%}
+            {% for lag in lags %}{{ ' + ' if not loop.first }}
+            {%- if lag %}lag({{ name }}_{{ part }}, {{ lag }}, 0{{ '::bigint' if name == 'pairs' else '::double precision' }}) over history
+            {%- else %}{{ name }}_{{ part }}{% endif %}{% endfor %} as {{ name }}_{{ whole }}{{ ',' if not loop.last }}
+            {% endfor %}
+        from spans_of_{{ part }}
+        window history as (partition by ticker, security_key order by session_date)
+    ) as spans
+),
+
+{% endfor -%}
+
+windowed as (
+    select
+        *
+        {%- for sessions in [5, 21, 63, 126, 252] %},
+        total_return_index / lag(total_return_index, {{ sessions }}) over history - 1 as simple_return_{{ sessions }}d
+        {%- endfor %}
+    from spans_of_252
+    window history as (partition by ticker, security_key order by session_date)
 ),
 
 summed as (
@@ -99,93 +143,39 @@ summed as (
         session_number,
         total_return_index,
         simple_return_1d,
+        {% for sessions in [5, 21, 63, 126, 252] -%}
+        simple_return_{{ sessions }}d,
+        {% endfor -%}
         log_return_1d,
         benchmark_return,
+        {% for sessions in [21, 63, 252] -%}
+        case when session_number > {{ sessions }} then sqrt(log_variation_{{ sessions }} / {{ sessions - 1 }}) end
+            as deviation_{{ sessions }},
+        {% endfor -%}
+        case when session_number > 252 then log_sum_252 / 252 end as mean_252,
+        case
+            when pairs_252 >= {{ var('beta_minimum_sessions') }}
+                then product_sum_252 - paired_sum_252 * benchmark_sum_252 / pairs_252
+        end as covariation,
+        benchmark_square_sum_252 - benchmark_sum_252 ^ 2 / nullif(pairs_252, 0) as benchmark_variation,
         sum(log_sum) over history as log_sum,
         sum(log_square_sum) over history as log_square_sum,
-        (sum(pairs) over history)::integer as pairs,
-        sum(paired_sum) over history as paired_sum,
-        sum(benchmark_sum) over history as benchmark_sum,
-        sum(benchmark_square_sum) over history as benchmark_square_sum,
-        sum(product_sum) over history as product_sum,
         max(peak) over history as peak,
         kept_maximum_drawdown,
         is_new
-    from steps
-    window history as (partition by ticker order by session_date)
-),
-
-series as (
-    select
-        *,
-        min(coalesce(kept_maximum_drawdown, total_return_index / peak - 1)) over (
-            partition by ticker
-            order by session_date
-        ) as maximum_drawdown
-    from summed
-    {% if is_incremental() %}
-    union all
-    select
-        security_key,
-        ticker,
-        session_date,
-        session_number,
-        total_return_index,
-        simple_return_1d,
-        log_return_1d,
-        benchmark_return,
-        log_sum,
-        log_square_sum,
-        pairs,
-        paired_sum,
-        benchmark_sum,
-        benchmark_square_sum,
-        product_sum,
-        peak,
-        null,
-        false,
-        maximum_drawdown
-    from kept
-    where not is_last
-    {% endif %}
-),
-
--- Before a window is full, the sums at its start are those before the first session.
-windowed as (
-    select
-        *,
-        {% for sessions in [5, 21, 63, 126, 252] -%}
-        total_return_index / lag(total_return_index, {{ sessions }}) over history - 1 as simple_return_{{ sessions }}d,
-        {% endfor -%}
-        {% for sessions in [21, 63, 252] -%}
-        log_sum - lag(log_sum, {{ sessions }}, 0::double precision) over history as log_sum_{{ sessions }},
-        log_square_sum - lag(log_square_sum, {{ sessions }}, 0::double precision) over history
-            as log_square_sum_{{ sessions }},
-        {% endfor -%}
-        pairs - lag(pairs, 252, 0) over history as pairs_252,
-        {% for name in ['paired', 'benchmark', 'benchmark_square', 'product'] -%}
-        {{ name }}_sum - lag({{ name }}_sum, 252, 0::double precision) over history as {{ name }}_sum_252{{ ',' if not loop.last }}
-        {% endfor -%}
-    from series
-    window history as (partition by ticker order by session_date)
+    from windowed
+    where is_step
+    window history as (partition by ticker, security_key order by session_date)
 ),
 
 measured as (
     select
         *,
-        {% for sessions in [21, 63, 252] -%}
-        case
-            when session_number > {{ sessions }}
-                then sqrt(greatest(log_square_sum_{{ sessions }} - log_sum_{{ sessions }} ^ 2 / {{ sessions }}, 0) / {{ sessions - 1 }})
-        end as deviation_{{ sessions }},
-        {% endfor -%}
-        case
-            when pairs_252 >= {{ var('beta_minimum_sessions') }}
-                then product_sum_252 - paired_sum_252 * benchmark_sum_252 / pairs_252
-        end as covariation,
-        benchmark_square_sum_252 - benchmark_sum_252 ^ 2 / nullif(pairs_252, 0) as benchmark_variation
-    from windowed
-    where is_new
+        min(coalesce(kept_maximum_drawdown, total_return_index / peak - 1)) over (
+            partition by ticker, security_key
+            order by session_date
+        ) as maximum_drawdown
+    from summed
 ),
 
 final as (
@@ -208,7 +198,7 @@ final as (
         -- Below a ten-billionth a deviation is what rounding leaves of equal returns.
         case
             when deviation_252 > 1e-10
-                then (log_sum_252 / 252 - {{ var('risk_free_rate') }} / 252) / deviation_252 * sqrt(252)
+                then (mean_252 - {{ var('risk_free_rate') }} / 252) / deviation_252 * sqrt(252)
         end as sharpe_ratio_252d,
         total_return_index / peak - 1 as drawdown,
         maximum_drawdown,
@@ -216,13 +206,9 @@ final as (
         benchmark_return,
         log_sum,
         log_square_sum,
-        pairs,
-        paired_sum,
-        benchmark_sum,
-        benchmark_square_sum,
-        product_sum,
         peak
     from measured
+    where is_new
 )
 
 select * from final

@@ -14,7 +14,10 @@ factors as (
         last_sessions.split_index / prices.split_index as split_factor,
         last_sessions.close * (prices.total_return_index / last_sessions.total_return_index) as adjusted_close
     from prices
-    inner join last_sessions on prices.ticker = last_sessions.ticker
+    inner join last_sessions
+        on
+            prices.ticker = last_sessions.ticker
+            and prices.security_key = last_sessions.security_key
 ),
 
 final as (
@@ -32,9 +35,7 @@ final as (
         open * (adjusted_close / close) as adjusted_open,
         high * (adjusted_close / close) as adjusted_high,
         low * (adjusted_close / close) as adjusted_low,
-        adjusted_close,
-        vendor_adjusted_close,
-        bronze_key
+        adjusted_close
     from factors
 )
 

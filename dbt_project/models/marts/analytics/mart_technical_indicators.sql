@@ -4,37 +4,8 @@ indicators as (
     select * from {{ ref('int_daily_indicators') }}
 ),
 
-last_sessions as (
-    select * from {{ ref('int_last_sessions') }}
-),
-
 -- TA-Lib takes what is nearer to zero than this for zero.
 {% set epsilon = '1e-14' -%}
-scaled as (
-    select
-        indicators.security_key,
-        indicators.ticker,
-        indicators.session_date,
-        indicators.session_number,
-        indicators.close / last_sessions.split_index as close,
-        indicators.sma_20 / last_sessions.split_index as sma_20,
-        indicators.sma_50 / last_sessions.split_index as sma_50,
-        indicators.sma_200 / last_sessions.split_index as sma_200,
-        indicators.ema_12 / last_sessions.split_index as ema_12,
-        indicators.ema_26 / last_sessions.split_index as ema_26,
-        indicators.macd_fast / last_sessions.split_index as macd_fast,
-        indicators.macd_signal / last_sessions.split_index as macd_signal,
-        indicators.average_gain / last_sessions.split_index as average_gain,
-        indicators.average_loss / last_sessions.split_index as average_loss,
-        indicators.average_true_range / last_sessions.split_index as average_true_range,
-        indicators.deviation_20 / last_sessions.split_index as deviation_20,
-        indicators.high_252 / last_sessions.split_index as high_252,
-        indicators.low_252 / last_sessions.split_index as low_252,
-        indicators.volume_ratio_20
-    from indicators
-    inner join last_sessions on indicators.ticker = last_sessions.ticker
-),
-
 final as (
     select
         security_key,
@@ -61,7 +32,7 @@ final as (
         high_252 as high_52w,
         low_252 as low_52w,
         volume_ratio_20
-    from scaled
+    from indicators
 )
 
 select * from final

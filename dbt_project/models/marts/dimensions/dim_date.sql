@@ -1,7 +1,21 @@
+{{ config(
+    materialized='incremental',
+    incremental_strategy='replace_all',
+    on_schema_change='fail',
+    pre_hook="{{ take_differences(
+        'select calendar_date as date_day, is_session, is_early_close, holiday_name, opens_at, closes_at from '
+        ~ ref('stg_exchange_calendar'),
+        ['date_day', 'is_session', 'is_early_close', 'holiday_name', 'opens_at', 'closes_at'],
+        day='date_day',
+    ) }}",
+    post_hook="{{ pass_changes_on() }}",
+) }}
+
 with
 
 calendar as (
     select * from {{ ref('stg_exchange_calendar') }}
+    where {{ something_changed() }}
 ),
 
 dates as (

@@ -5,7 +5,21 @@ tickers as (
 ),
 
 last_sessions as (
-    select * from {{ ref('int_last_sessions') }}
+    select *
+    from {{ ref('int_last_sessions') }}
+    where is_latest
+),
+
+last_weeks as (
+    select last_week.*
+    from tickers
+    cross join lateral (
+        select *
+        from {{ ref('int_weekly_series') }} as weeks
+        where weeks.ticker = tickers.ticker
+        order by weeks.week_start desc, weeks.session_date desc
+        limit 1
+    ) as last_week
 ),
 
 days as (
@@ -63,38 +77,38 @@ days as (
 
 weeks as (
     select
-        tickers.ticker,
-        last_week.*,
-        recent.recent_adjusted_closes,
-        last_week.adjusted_close / nullif(year_ago.adjusted_close, 0) - 1 as simple_return_52w
-    from tickers
-    cross join lateral (
-        select
-            weeks.week_start,
-            weeks.session_date,
-            weeks.adjusted_close,
-            weeks.simple_return_1w,
-            weeks.high_52w,
-            weeks.low_52w
-        from {{ ref('agg_weekly_prices') }} as weeks
-        where weeks.ticker = tickers.ticker
-        order by weeks.week_start desc
-        limit 1
-    ) as last_week
+        last_weeks.security_key,
+        last_weeks.ticker,
+        last_weeks.growth - 1 as simple_return_1w,
+        last_weeks.high_52w / last_weeks.split_index as high_52w,
+        last_weeks.low_52w / last_weeks.split_index as low_52w,
+        last_weeks.total_return_index / year_ago.total_return_index - 1 as simple_return_52w,
+        recent.recent_adjusted_closes
+    from last_weeks
     left join lateral (
-        select weeks.adjusted_close
-        from {{ ref('agg_weekly_prices') }} as weeks
-        where weeks.ticker = tickers.ticker
+        select weeks.total_return_index
+        from {{ ref('int_weekly_series') }} as weeks
+        where
+            weeks.ticker = last_weeks.ticker
+            and weeks.security_key = last_weeks.security_key
         order by weeks.week_start desc
         offset 52
         limit 1
     ) as year_ago on true
     cross join lateral (
-        select array_agg(newest.adjusted_close order by newest.week_start) as recent_adjusted_closes
+        select
+            array_agg(
+                last_weeks.close * (newest.total_return_index / last_weeks.total_return_index)
+                order by newest.week_start
+            ) as recent_adjusted_closes
         from (
-            select weeks.week_start, weeks.adjusted_close
-            from {{ ref('agg_weekly_prices') }} as weeks
-            where weeks.ticker = tickers.ticker
+            select
+                weeks.week_start,
+                weeks.total_return_index
+            from {{ ref('int_weekly_series') }} as weeks
+            where
+                weeks.ticker = last_weeks.ticker
+                and weeks.security_key = last_weeks.security_key
             order by weeks.week_start desc
             limit 20
         ) as newest
@@ -159,9 +173,20 @@ final as (
         days.drawdown,
         weeks.recent_adjusted_closes
     from tickers
-    left join days on tickers.ticker = days.ticker
-    left join weeks on tickers.ticker = weeks.ticker
     left join vendor_weeks on tickers.ticker = vendor_weeks.ticker
+    -- Daily bars that end before the ticker became another security's say nothing of that one.
+    left join days
+        on
+            tickers.ticker = days.ticker
+            and (
+                vendor_weeks.ticker is null
+                or days.security_key = vendor_weeks.security_key
+                or days.session_date > vendor_weeks.session_date
+            )
+    left join weeks
+        on
+            tickers.ticker = weeks.ticker
+            and coalesce(days.security_key, vendor_weeks.security_key) = weeks.security_key
     where days.ticker is not null or vendor_weeks.ticker is not null
 )
 

@@ -1,4 +1,4 @@
--- depends_on: {{ ref('int_last_sessions') }}
+-- depends_on: {{ ref('int_last_sessions') }} {{ ref('dim_security') }}
 {{ config(
     materialized='incremental',
     incremental_strategy='replace_sessions',
@@ -14,12 +14,18 @@ returns as (
     select * from {{ changed_sessions(ref('int_daily_returns')) }} as returns
 ),
 
+-- A profile describes the company that has the ticker now, not those that had it before.
 companies as (
     select
-        ticker,
-        sector
-    from {{ ref('dim_company') }}
-    where sector is not null and asset_type is distinct from 'ETF'
+        companies.ticker,
+        companies.sector,
+        securities.security_key
+    from {{ ref('dim_company') }} as companies
+    inner join {{ ref('dim_security') }} as securities
+        on
+            companies.ticker = securities.ticker
+            and securities.is_current
+    where companies.sector is not null and companies.asset_type is distinct from 'ETF'
 ),
 
 -- Means are taken in the order of the tickers, whatever the plan: sums of floats depend on it.
@@ -34,7 +40,10 @@ final as (
         avg(returns.simple_return_{{ sessions }}d order by returns.ticker) as mean_simple_return_{{ sessions }}d{{ ',' if not loop.last }}
         {% endfor %}
     from returns
-    inner join companies on returns.ticker = companies.ticker
+    inner join companies
+        on
+            returns.ticker = companies.ticker
+            and returns.security_key = companies.security_key
     group by companies.sector, returns.session_date
 )
 

@@ -1,7 +1,9 @@
 with
 
 last_sessions as (
-    select * from {{ ref('int_last_sessions') }}
+    select *
+    from {{ ref('int_last_sessions') }}
+    where is_latest
 ),
 
 companies as (
@@ -19,22 +21,9 @@ actions as (
     inner join last_sessions
         on
             actions.ticker = last_sessions.ticker
+            and actions.security_key = last_sessions.security_key
             and actions.ex_date <= last_sessions.session_date
     group by actions.ticker
-),
-
-first_sessions as (
-    select
-        last_sessions.ticker,
-        first_row.session_date
-    from last_sessions
-    cross join lateral (
-        select prices.session_date
-        from {{ ref('fct_daily_prices') }} as prices
-        where prices.ticker = last_sessions.ticker
-        order by prices.session_date
-        limit 1
-    ) as first_row
 ),
 
 risks as (
@@ -56,15 +45,15 @@ final as (
         last_sessions.ticker,
         companies.company_name,
         companies.sector,
-        first_sessions.session_date as first_session,
+        last_sessions.first_session,
         last_sessions.session_date as last_session,
         last_sessions.session_number as sessions,
         last_sessions.close,
         last_sessions.total_return_index - 1 as simple_return_total,
         case
-            when last_sessions.session_date - first_sessions.session_date >= 365
+            when last_sessions.session_date - last_sessions.first_session >= 365
                 then last_sessions.total_return_index
-                    ^ (365.25 / (last_sessions.session_date - first_sessions.session_date)) - 1
+                    ^ (365.25 / (last_sessions.session_date - last_sessions.first_session)) - 1
         end as simple_return_yearly,
         case
             when last_sessions.session_number > 2
@@ -83,7 +72,6 @@ final as (
         coalesce(actions.splits, 0) as splits,
         actions.last_split_on
     from last_sessions
-    inner join first_sessions on last_sessions.ticker = first_sessions.ticker
     inner join risks on last_sessions.ticker = risks.ticker
     left join companies on last_sessions.ticker = companies.ticker
     left join actions on last_sessions.ticker = actions.ticker

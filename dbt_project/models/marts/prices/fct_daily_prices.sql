@@ -1,4 +1,4 @@
--- depends_on: {{ ref('int_daily_hashes') }} {{ ref('stg_daily_bars') }}
+-- depends_on: {{ ref('int_daily_hashes') }} {{ ref('stg_daily_bars') }} {{ ref('int_reused_tickers') }}
 {{ config(
     meta={'period': 'session_date'},
     pre_hook="{{ compare_with_silver(ref('int_daily_hashes'), source=ref('stg_daily_bars')) }}",
@@ -11,7 +11,7 @@ inputs as (
     select * from {{ changed_rows(ref('int_daily_inputs')) }} as inputs
 ),
 
--- The last row that is kept is taken for the product of all rows up to it.
+-- Each security is a series of its own. The last row that is kept is taken for the product of all up to it.
 steps as (
     select
         *,
@@ -31,10 +31,8 @@ steps as (
         low,
         close,
         volume,
-        vendor_adjusted_close,
         dividend_amount,
         split_ratio,
-        bronze_key,
         history_hash,
         session_number,
         total_return_index,
@@ -47,8 +45,10 @@ steps as (
 priced as (
     select
         *,
-        lag(close) over (partition by ticker order by session_date) as previous_close
+        lag(close) over series as previous_close,
+        lag(session_date) over series as previous_session
     from steps
+    window series as (partition by ticker, security_key order by session_date)
 ),
 
 grown as (
@@ -61,12 +61,12 @@ grown as (
 chained as (
     select
         *,
-        sum(session_number) over history as sessions_so_far,
-        gold.product(coalesce(kept_split_index, split_ratio)) over history as splits_so_far,
-        gold.product(coalesce(kept_return_index, growth, 1)) over history as growth_so_far,
-        bit_xor(row_hash) over history as history_hash
+        sum(session_number) over series as sessions_so_far,
+        gold.product(coalesce(kept_split_index, split_ratio)) over series as splits_so_far,
+        gold.product(coalesce(kept_return_index, growth, 1)) over series as growth_so_far,
+        bit_xor(row_hash) over (partition by ticker order by session_date) as history_hash
     from grown
-    window history as (partition by ticker order by session_date)
+    window series as (partition by ticker, security_key order by session_date)
 ),
 
 final as (
@@ -79,16 +79,15 @@ final as (
         low,
         close,
         volume,
-        vendor_adjusted_close,
         dividend_amount,
         split_ratio,
+        previous_session,
         previous_close,
         growth - 1 as simple_return_1d,
         splits_so_far as split_index,
         growth_so_far as total_return_index,
         sessions_so_far::integer as session_number,
-        history_hash,
-        bronze_key
+        history_hash
     from chained
     where not is_kept
 )

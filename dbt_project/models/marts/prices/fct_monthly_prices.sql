@@ -1,6 +1,6 @@
 {{ config(
     meta={'period': 'month_start'},
-    pre_hook="{{ compare_with_silver(bar_hashes(ref('stg_monthly_bars'), 'month_start'), source=ref('stg_monthly_bars')) }}",
+    pre_hook="{{ compare_with_silver(bar_hashes(ref('stg_monthly_bars'), 'month_start'), source=ref('stg_monthly_bars'), calendar=month_before_change()) }}",
     post_hook="{{ pass_changes_on() }}",
 ) }}
 
@@ -68,10 +68,9 @@ steps as (
 chained as (
     select
         *,
-        lag(adjusted_close) over history as previous_adjusted_close,
-        bit_xor(row_hash) over history as history_hash
+        lag(adjusted_close) over (partition by ticker, security_key order by month_start) as previous_adjusted_close,
+        bit_xor(row_hash) over (partition by ticker order by month_start) as history_hash
     from steps
-    window history as (partition by ticker order by month_start)
 ),
 
 final as (

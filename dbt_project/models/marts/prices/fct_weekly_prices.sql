@@ -1,6 +1,6 @@
 {{ config(
     meta={'period': 'week_start'},
-    pre_hook="{{ compare_with_silver(bar_hashes(ref('stg_weekly_bars'), 'week_start'), source=ref('stg_weekly_bars')) }}",
+    pre_hook="{{ compare_with_silver(bar_hashes(ref('stg_weekly_bars'), 'week_start'), source=ref('stg_weekly_bars'), calendar=week_before_change()) }}",
     post_hook="{{ pass_changes_on() }}",
 ) }}
 
@@ -68,10 +68,9 @@ steps as (
 chained as (
     select
         *,
-        lag(adjusted_close) over history as previous_adjusted_close,
-        bit_xor(row_hash) over history as history_hash
+        lag(adjusted_close) over (partition by ticker, security_key order by week_start) as previous_adjusted_close,
+        bit_xor(row_hash) over (partition by ticker order by week_start) as history_hash
     from steps
-    window history as (partition by ticker order by week_start)
 ),
 
 final as (

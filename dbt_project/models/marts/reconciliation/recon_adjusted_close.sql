@@ -1,13 +1,13 @@
 {{ config(
     indexes=[{'columns': ['ticker', 'session_date']}],
     meta={'period': 'session_date'},
-    pre_hook="{{ take_changes_of([ref('fct_daily_prices')], is_by_session=false) }}",
+    pre_hook="{{ take_changes_of([ref('fct_daily_prices'), ref('int_vendor_closes')], is_by_session=false) }}",
     post_hook="{{ pass_changes_on() }}",
 ) }}
 
 with
 
-prices as (
+steps as (
     select
         *,
         true as is_new
@@ -30,15 +30,39 @@ prices as (
     {% endif %}
 ),
 
+prices as (
+    select
+        steps.*,
+        bars.adjusted_close as vendor_adjusted_close
+    from steps
+    {% if is_incremental() -%}
+    -- Row by row: as a join, all of silver would be read.
+    cross join lateral (
+        select rows_of_bars.adjusted_close
+        from {{ ref('stg_daily_bars') }} as rows_of_bars
+        where rows_of_bars.ticker = steps.ticker and rows_of_bars.session_date = steps.session_date
+        offset 0
+    ) as bars
+    {%- else -%}
+    inner join {{ ref('stg_daily_bars') }} as bars
+        on
+            steps.ticker = bars.ticker
+            and steps.session_date = bars.session_date
+    {%- endif %}
+),
+
 -- How many decimals the payload prints shows in twenty values; in one of them the last may be zeros.
 printed as (
     select
         *,
-        lag(vendor_adjusted_close) over history as previous_vendor_adjusted_close,
-        0.5 * 10.0::double precision ^ -max(scale(vendor_adjusted_close::text::numeric)) over (history rows 19 preceding)
-            as half_unit
+        lag(vendor_adjusted_close) over (partition by ticker, security_key order by session_date)
+            as previous_vendor_adjusted_close,
+        {{ half_a_printed_unit('vendor_adjusted_close') }} over (
+            partition by ticker
+            order by session_date
+            rows 19 preceding
+        ) as half_unit
     from prices
-    window history as (partition by ticker order by session_date)
 ),
 
 stepped as (
@@ -75,12 +99,7 @@ final as (
         tolerance,
         dividend_amount,
         split_ratio,
-        case
-            when abs(close / previous_close - vendor_growth) <= tolerance then 'action unknown to the vendor'
-            when abs(vendor_growth / growth - 1) > 0.2 then 'split missing or wrong'
-            when vendor_growth > growth then 'dividend missing or too small'
-            else 'dividend too large'
-        end as finding,
+        {{ finding_of_step('growth', 'growth') }} as finding,
         implied_dividend,
         implied_split
     from judged

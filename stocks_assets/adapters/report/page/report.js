@@ -216,7 +216,7 @@
         h("td", {}, h("div", { class: `diverge ${tone(row[at])}` }, h("i", { style: { [row[at] < 0 ? "right" : "left"]: "50%", width: `${(50 * Math.abs(row[at])) / widest}%` } }))), h("td", {}, move(row[at], key === "d1" ? 2 : 1)))));
     };
     fill("d1");
-    return card("s5", "Sectors", market.sectors.length ? h("table", {}, h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Sector"), h("th", { scope: "col", class: "w2" }, "Tickers"), h("th", { scope: "col", "aria-label": "As a bar" }), h("th", { scope: "col" }, title))), body)
+    return card("s5", "Sectors", market.sectors.length ? h("table", {}, h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Sector"), h("th", { scope: "col", class: "w2" }, "Tickers"), h("td", {}), h("th", { scope: "col" }, title))), body)
       : h("p", { class: "empty" }, "No company has a sector yet."), segments(SPANS, "d1", fill, "Over which time"));
   }
   const titled = (text) => (text || "").toLowerCase().replace(/(^|[\s&-])\p{L}/gu, (c) => c.toUpperCase());

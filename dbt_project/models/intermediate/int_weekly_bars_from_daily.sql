@@ -1,1 +1,0 @@
-{{ weekly_bars_from_daily(ref('fct_daily_prices')) }}

@@ -1,0 +1,44 @@
+with
+
+series as (
+    select
+        *,
+        first_value(close) over newest_first as last_close,
+        first_value(split_index) over newest_first as last_split_index,
+        first_value(total_return_index) over newest_first as last_index
+    from {{ ref('int_weekly_series') }}
+    window newest_first as (partition by ticker, security_key order by week_start desc)
+),
+
+adjusted as (
+    select
+        *,
+        last_close * (total_return_index / last_index) as adjusted_close
+    from series
+),
+
+final as (
+    select
+        security_key,
+        ticker,
+        week_start,
+        session_date,
+        source,
+        open * (adjusted_close / close) as adjusted_open,
+        high * (adjusted_close / close) as adjusted_high,
+        low * (adjusted_close / close) as adjusted_low,
+        adjusted_close,
+        volume,
+        dividend_amount,
+        growth - 1 as simple_return_1w,
+        last_close * (sma_4w / last_index) as sma_4w,
+        last_close * (sma_13w / last_index) as sma_13w,
+        last_close * (sma_26w / last_index) as sma_26w,
+        last_close * (sma_52w / last_index) as sma_52w,
+        high_52w / last_split_index as high_52w,
+        low_52w / last_split_index as low_52w,
+        is_complete
+    from adjusted
+)
+
+select * from final
