@@ -98,12 +98,14 @@ class Watch:
             return arrivals_sensor(registers_unknown=self.registers)(context)
 
     def asked(self):
-        """The tickers of the one run that a tick asks for; None if it asks for none."""
+        """The tickers of as few runs as a tick can ask for; None if it asks for none."""
         requests = self.tick().run_requests
         if not requests:
             return None
-        (request,) = requests
-        return request.run_config["resources"]["batch"]["config"]["tickers"]
+        parts = [run.run_config["resources"]["batch"]["config"]["tickers"] for run in requests]
+        tickers = [ticker for part in parts for ticker in part]
+        assert len(parts) == -(-len(tickers) // 500)
+        return tickers
 
     def load(self, tickers):
         """What the load job does for silver's weekly bars."""
