@@ -346,7 +346,11 @@ class Platform:
         is_ours = self._settings.brings_database and self._settings.dagster_database_url is None
         # Workers do runs while the UI is down.
         runs_here = self._settings.launcher != "celery"
-        return is_ours and runs_here and processes.read(self._settings.home, _CODE) is None
+        home = self._settings.home
+        # A daemon sees it for itself (`defs/launch.py`), once the code location is back to start
+        # them again: asked for sooner, it would not try twice.
+        gone = [processes.read(home, name) is None for name in (_CODE, _DAEMON)]
+        return is_ours and runs_here and all(gone)
 
     @contextmanager
     def _servers(self, progress: Progress) -> Iterator[Connections]:

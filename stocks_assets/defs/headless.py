@@ -34,6 +34,7 @@ from stocks_assets.domain.datasets import LISTINGS
 from stocks_assets.domain.planner import Priority
 
 _GOLD = ("staging", "gold")
+_CALENDAR = dg.AssetKey(["silver", "exchange_calendar"])
 _LISTINGS = tuple(dg.AssetKey([layer, LISTINGS.name]) for layer in ("bronze", "silver"))
 _CHECKS = (
     every_ticker_is_refreshed.check_key.name,
@@ -139,12 +140,16 @@ class Headless:
         return self._run(run_config, {}, None, progress, job=REBUILD)
 
     def rebuild_gold(self, progress: Progress) -> RefreshReport:
-        """Build all of gold anew from silver, in this process."""
+        """Build all of gold anew from silver and the exchange's calendar, in this process."""
         universe = self.tickers()
         run_config, tags = refresh_run(universe, universe)
         run_config["ops"] = {"gold": {"config": {"full_refresh": True}}}
         job = defs().resolve_job_def(REFRESH)
-        keys = [key for key in job.asset_layer.executable_asset_keys if key.path[0] in _GOLD]
+        keys = [
+            key
+            for key in job.asset_layer.executable_asset_keys
+            if key.path[0] in _GOLD or key == _CALENDAR
+        ]
         return self._run(run_config, tags, keys, progress)
 
     def load_listings(self, progress: Progress) -> RefreshReport:

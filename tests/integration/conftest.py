@@ -171,6 +171,13 @@ class World:
         return self.instance.get_materialized_partitions(dg.AssetKey(asset.split("/")))
 
 
+def materializations(instance: dg.DagsterInstance, run_id: str) -> list[dg.AssetMaterialization]:
+    """Return what a run recorded, whether its steps yielded it or wrote it themselves."""
+    kind = dg.DagsterEventType.ASSET_MATERIALIZATION
+    logged = (entry.dagster_event for entry in instance.all_logs(run_id, of_type=kind))
+    return [event.step_materialization_data.materialization for event in logged if event]
+
+
 @pytest.fixture
 def world(warehouse: Warehouse, store: ObjectStore, bronze: BronzeStore) -> Iterator[World]:
     with dg.DagsterInstance.ephemeral() as instance:

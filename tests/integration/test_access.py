@@ -10,6 +10,7 @@ import duckdb
 import polars as pl
 import psycopg
 import pytest
+from conftest import materializations
 from polars.testing import assert_frame_equal
 from psycopg import sql
 
@@ -514,10 +515,10 @@ def test_the_graph_exports_all_of_gold_and_again_just_what_changed(world):
         job = world.definitions(friday).resolve_job_def(EXPORT)
         done = job.execute_in_process(instance=world.instance, run_config=run_config, tags=tags)
         return {
-            (event.asset_key.path[-1], event.partition or ""): {
-                name: value.value for name, value in event.materialization.metadata.items()
+            (one.asset_key.path[-1], one.partition or ""): {
+                name: value.value for name, value in one.metadata.items()
             }
-            for event in done.get_asset_materialization_events()
+            for one in materializations(world.instance, done.run_id)
         }
 
     assert world.refresh(friday, tickers).success

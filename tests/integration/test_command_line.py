@@ -302,12 +302,16 @@ def test_a_second_demo_writes_no_object_and_no_row(served):
 def listening(command: CommandLine) -> set[tuple[str, int]]:
     """Return where the processes of the home, and those that they have started, listen."""
     family = set(command.family())
+    connections = []
     for process in list(family):
-        family.update(process.children(recursive=True))
+        with suppress(psutil.NoSuchProcess):
+            family.update(process.children(recursive=True))
+    for process in family:
+        with suppress(psutil.NoSuchProcess):  # such as one of a connection to PostgreSQL
+            connections += process.net_connections(kind="inet")
     return {
         (connection.laddr.ip, connection.laddr.port)
-        for process in family
-        for connection in process.net_connections(kind="inet")
+        for connection in connections
         if connection.status == psutil.CONN_LISTEN or connection.type == socket.SOCK_DGRAM
     }
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-from conftest import World, bucket, empty_warehouse
+from conftest import World, bucket, empty_warehouse, materializations
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from stocks_assets.adapters.bronze import BronzeStore
@@ -58,12 +58,9 @@ class Reported:
 
     def events(self, asset: str) -> dict[str | None, dict]:
         """Return the metadata of an asset's materializations, by partition."""
-        found = self.result.filter_events(
-            lambda event: (
-                event.is_step_materialization and event.asset_key == dg.AssetKey(asset.split("/"))
-            )
-        )
-        return {event.partition: event.materialization.metadata for event in found}
+        found = materializations(self.world.instance, self.result.run_id)
+        key = dg.AssetKey(asset.split("/"))
+        return {one.partition: one.metadata for one in found if one.asset_key == key}
 
 
 @pytest.fixture(scope="module")

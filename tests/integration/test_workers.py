@@ -142,26 +142,32 @@ def test_a_worker_killed_amid_a_backfill_loses_nothing_and_doubles_nothing(serve
         and "intraday_bars" not in node["assetKey"]["path"]
     ]
     app = make_worker(Settings(STOCKS_CELERY_BROKER_URL=redis, _env_file=None))
-    with worker(served, "first") as first, worker(served, "second"):
+    with worker(served, "first") as first, worker(served, "second") as second:
         started = backfill(served, *paths, everything=True)
         killed = None
+        warehouse = Warehouse(served.status()["database_url"])
         deadline = time.monotonic() + 540
+        # The run of one ticker waits for its bars until the worker that has it is killed.
+        with warehouse.locks("load daily_bars", tickers[:1]):
+            while killed is None:
+                found = look(served, started)
+                assert time.monotonic() < deadline, found
+                at_work = [
+                    run["id"]
+                    for run in found["runs"]
+                    if run["status"] == "STARTED"
+                    and {"path": ["silver", "daily_bars"]} in run["assetSelection"]
+                    and tickers[0] in [tag["value"] for tag in run["tags"]]
+                ]
+                for name, process in (("first", first), ("second", second)):
+                    killed = next((one for one in at_work if one in doing(app, name)), killed)
+                    if killed:
+                        kill(process)
+                        break
         while (found := look(served, started))["status"] in ("REQUESTED", "IN_PROGRESS"):
             assert time.monotonic() < deadline, found
-            at_work = [
-                run["id"]
-                for run in found["runs"]
-                if run["status"] == "STARTED"
-                and {"path": ["silver", "daily_bars"]} in run["assetSelection"]
-            ]
-            if killed is None and at_work:
-                at_first = doing(app, "first")
-                killed = next((run_id for run_id in at_work if run_id in at_first), None)
-                if killed:
-                    kill(first)
             time.sleep(0.5)
     assert found["status"] == "COMPLETED_SUCCESS", found
-    assert killed is not None
     runs = {run["id"]: run for run in found["runs"]}
     assert runs[killed]["status"] == "FAILURE"
     [again] = [run for run in found["runs"] if run["parentRunId"] == killed]
