@@ -159,7 +159,9 @@ def test_a_ticker_before_its_calendar_is_refused_with_the_way_to_mend_it(world):
     world.add(TICKERS[0])
     result = world.materialize(sample(), first=TICKERS[0])
     assert not result.success
-    assert "is missing or not that of silver/exchange_calendar; materialize both" in str(result.all_events)
+    assert "is missing or not that of silver/exchange_calendar; materialize both" in str(
+        result.all_events
+    )
 
 
 def test_a_run_of_many_partitions_records_those_that_succeed_and_fails_for_the_rest(world):
