@@ -279,7 +279,8 @@ in_order as (
         *,
         lag(session_date) over history as previous_session,
         lag(close) over history as previous_close,
-        vendor_adjusted_close / nullif(lag(vendor_adjusted_close) over history, 0) as vendor_growth
+        -- Of a close that is printed as zero nothing is left to say how much it moved.
+        nullif(vendor_adjusted_close, 0) / nullif(lag(vendor_adjusted_close) over history, 0) as vendor_growth
     from series
     window history as (partition by ticker, security_key order by period_start)
 ),
