@@ -288,15 +288,23 @@ def test_a_dividend_that_restates_the_vendors_closes_adds_a_session_and_rewrites
     assert query(warehouse, "select * from gold.recon_adjusted_close").is_empty()
 
 
-def test_months_of_daily_bars_are_exact_to_the_day(warehouse, dbt):
+@pytest.mark.parametrize("has_gaps", [False, True])
+def test_months_of_daily_bars_are_exact_to_the_day(warehouse, dbt, has_gaps):
     ticker = next(
         t for t in MARKET.tickers(30) if (sample_bars([t])["split_coefficient"] != 1).any()
     )
     bars = sample_bars([ticker])
     silver = Silver(warehouse)
     silver.calendar(date(2019, 1, 1), date(2027, 12, 31))
-    store(silver, bars)
-    silver.load("monthly_bars", longer_bars(bars, "month_start", "1mo"))
+    if has_gaps:
+        # Listed amid a month, and halted for a day: nobody has more than these days.
+        quiet = (pl.col("dividend_amount") == 0) & (pl.col("split_coefficient") == 1)
+        halt = bars.slice(300).filter(quiet)["session_date"][0]
+        bars = bars.slice(12).filter(pl.col("session_date") != halt)
+        store(silver, bars.with_columns(pl.lit(None).alias("adjusted_close")))
+    else:
+        store(silver, bars)
+        silver.load("monthly_bars", longer_bars(bars, "month_start", "1mo"))
     dbt("run", tickers=[ticker])
     split = pl.col("split_coefficient")
     step = split * (pl.col("close") + pl.col("dividend_amount")) / pl.col("close").shift(1)
