@@ -149,7 +149,7 @@ def gold_assets(*, tickers_per_run: int) -> dg.AssetsDefinition:
         if context.run.tags.get(ALL_ROWS) == "true":
             warehouse.forget_passed_tests()
         tickers = tickers_of(context, batch) if names_tickers(context, batch) else None
-        rebuild, lacks_market = config.full_refresh, False
+        rebuild, lacks_market, missing = config.full_refresh, False, set[str]()
         if deferred and tickers is not None:
             # A refresh builds the tickers that silver has something new of, and all of them where
             # gold was built by another version of the models or lacks one that has tickers.
@@ -183,7 +183,7 @@ def gold_assets(*, tickers_per_run: int) -> dg.AssetsDefinition:
         if rebuild:
             command.append("--full-refresh")
         kept = set[dg.AssetKey]()
-        if deferred and not rebuild and not context.is_subset:
+        if deferred and not rebuild and not missing and not context.is_subset:
             # Views are as the rebuild left them that this project began with. Their tests run.
             command += ["--indirect-selection", "empty", "--exclude", "config.materialized:view"]
             kept = views
