@@ -1,8 +1,9 @@
--- The three best and the three worst months of each ticker, by total return.
+-- The three best and the three worst months of each security, by total return.
 with
 
 months as (
     select
+        security_key,
         ticker,
         month_start,
         simple_return_1m
@@ -13,16 +14,17 @@ months as (
 ranked as (
     select
         *,
-        row_number() over (partition by ticker order by simple_return_1m desc, month_start) as place_from_top,
-        row_number() over (partition by ticker order by simple_return_1m, month_start) as place_from_bottom
+        row_number() over (partition by security_key order by simple_return_1m desc, month_start) as place_from_top,
+        row_number() over (partition by security_key order by simple_return_1m, month_start) as place_from_bottom
     from months
 )
 
 select
+    security_key,
     ticker,
     month_start,
     simple_return_1m,
     case when place_from_top <= 3 then 'best' else 'worst' end as kind
 from ranked
 where place_from_top <= 3 or place_from_bottom <= 3
-order by ticker, simple_return_1m desc
+order by ticker, security_key, simple_return_1m desc

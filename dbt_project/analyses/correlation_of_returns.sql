@@ -1,8 +1,9 @@
--- How the daily returns of two tickers went together over the last year, for each pair with half a year in common.
+-- How the daily returns of two securities went together over the last year, for each pair with half a year in common.
 with
 
 last_year as (
     select
+        security_key,
         ticker,
         session_date,
         simple_return_1d
@@ -22,6 +23,6 @@ inner join last_year as other
     on
         one.session_date = other.session_date
         and one.ticker < other.ticker
-group by one.ticker, other.ticker
+group by one.security_key, one.ticker, other.security_key, other.ticker
 having count(*) >= 126
 order by correlation desc nulls last, one.ticker, other.ticker

@@ -3,6 +3,7 @@ with
 
 dividends as (
     select
+        prices.security_key,
         prices.ticker,
         dates.year,
         sum(prices.dividend_amount / adjusted.split_factor) as dividend_per_share,
@@ -14,20 +15,21 @@ dividends as (
             and prices.session_date = adjusted.session_date
     inner join {{ ref('dim_date') }} as dates on prices.session_date = dates.date_day
     where prices.dividend_amount > 0
-    group by prices.ticker, dates.year
+    group by prices.security_key, prices.ticker, dates.year
 ),
 
 first_closes as (
-    select distinct on (adjusted.ticker, dates.year)
-        adjusted.ticker,
+    select distinct on (adjusted.security_key, dates.year)
+        adjusted.security_key,
         dates.year,
         adjusted.split_adjusted_close
     from {{ ref('mart_adjusted_prices') }} as adjusted
     inner join {{ ref('dim_date') }} as dates on adjusted.session_date = dates.date_day
-    order by adjusted.ticker, dates.year, adjusted.session_date
+    order by adjusted.security_key, dates.year, adjusted.session_date
 )
 
 select
+    dividends.security_key,
     dividends.ticker,
     dividends.year,
     dividends.payments,
@@ -36,6 +38,6 @@ select
 from dividends
 inner join first_closes
     on
-        dividends.ticker = first_closes.ticker
+        dividends.security_key = first_closes.security_key
         and dividends.year = first_closes.year
-order by dividends.ticker, dividends.year
+order by dividends.ticker, dividends.year, dividends.security_key

@@ -3,24 +3,26 @@ with
 
 means as (
     select
+        security_key,
         ticker,
         session_date,
         sma_50 > sma_200 as is_above,
         lag(sma_50 > sma_200) over history as was_above
     from {{ ref('mart_technical_indicators') }}
     where sma_200 is not null
-    window history as (partition by ticker order by session_date)
+    window history as (partition by security_key order by session_date)
 ),
 
 outcomes as (
     select
         ticker,
         session_date,
-        lead(simple_return_63d, 63) over (partition by ticker order by session_date) as simple_return_after_63d
+        lead(simple_return_63d, 63) over (partition by security_key order by session_date) as simple_return_after_63d
     from {{ ref('mart_returns_risk') }}
 )
 
 select
+    means.security_key,
     means.ticker,
     means.session_date,
     outcomes.simple_return_after_63d

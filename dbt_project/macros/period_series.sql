@@ -33,7 +33,7 @@ daily_bars as (
 
 {% if weeks -%}
 -- A week belongs, as a whole, to the month of its last session, so it never changes its month while it runs.
-weeks_of_months as (
+weeks_with_months as (
     select
         weeks.*,
         coalesce(week_ends.month_start, date_trunc('month', weeks.session_date)::date) as month_of_week
@@ -54,6 +54,18 @@ weeks_of_months as (
             > coalesce(changes.kept_through, '-infinity')
     )
     {%- endif %}
+),
+
+-- Weeks that are all made of days say no more than these, and less of the month's first and last ones.
+weeks_of_months as (
+    select *
+    from (
+        select
+            *,
+            bool_or(source = 'weekly') over (partition by ticker, security_key, month_of_week) as says_more_than_days
+        from weeks_with_months
+    ) as judged
+    where says_more_than_days
 ),
 
 weekly_bars as (
@@ -279,7 +291,8 @@ in_order as (
         *,
         lag(session_date) over history as previous_session,
         lag(close) over history as previous_close,
-        vendor_adjusted_close / nullif(lag(vendor_adjusted_close) over history, 0) as vendor_growth
+        -- Of a close that is printed as zero nothing is left to say how much it moved.
+        nullif(vendor_adjusted_close, 0) / nullif(lag(vendor_adjusted_close) over history, 0) as vendor_growth
     from series
     window history as (partition by ticker, security_key order by period_start)
 ),

@@ -264,6 +264,8 @@ class Curated:
             connection = free.get()
             try:
                 rows = _copy_rows(connection, task.table, ticker, file)
+            except (adbc_driver_postgresql.dbapi.Error, OSError) as error:
+                raise StackError(f"{task.key} cannot be written: {error}") from error
             finally:
                 free.put(connection)
             if rows == 0 and ticker is not None:

@@ -14,7 +14,7 @@ import tempfile
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Self
 
@@ -148,7 +148,7 @@ class Loader:
             _sweep(self._warehouse, self._schema)
         # Held as long as schema and folder are in use, so that nobody sweeps them.
         self._opened.enter_context(self._warehouse.lock(name))
-        self._opened.callback(shutil.rmtree, folder, ignore_errors=True)
+        self._opened.callback(_remove, folder)
         if kind == "merge":
             self._make_staging_table(name)
         # Without this dlt asks the destination for a schema and a state that we do not keep there.
@@ -248,7 +248,14 @@ def _sweep(warehouse: Warehouse, schema: str) -> None:
         with warehouse.lock_if_free(name) as is_free:
             if is_free:
                 _drop_schema(warehouse, name)
-                shutil.rmtree(folder / name, ignore_errors=True)
+                _remove(folder / name)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a load's folder, and the one of all loads when it was the last."""
+    shutil.rmtree(folder, ignore_errors=True)
+    with suppress(OSError):
+        folder.parent.rmdir()
 
 
 def _drop_schema(warehouse: Warehouse, name: str) -> None:

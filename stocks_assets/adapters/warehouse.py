@@ -644,12 +644,13 @@ class Warehouse:
 
     @contextmanager
     def gold_batch(
-        self, batch_id: str, tickers: Sequence[str], *, built_by: str | None
+        self, batch_id: str, tickers: Sequence[str], *, built_by: str, is_whole: bool = True
     ) -> Iterator[None]:
         """Put `tickers` down as the batch `batch_id` for the block that builds gold for them.
 
         When it ends well, gold is up to date for them, up to the block's start, as the project
-        `built_by` has it; None for a block that builds just a part of gold.
+        `built_by` has it. Where it builds just a part of gold, they stay as old as they were; of
+        those that had nothing it is kept which project gave them something.
         """
         with self.connect() as connection, connection.cursor() as cursor:
             started_at = cursor.execute("select clock_timestamp()").fetchone()
@@ -660,14 +661,19 @@ class Warehouse:
                 [(batch_id, ticker) for ticker in tickers],
             )
         yield
-        if built_by is None:
-            return
+        upto, as_before = (
+            (started_at[0], "update set built_at = excluded.built_at, built_by = excluded.built_by")
+            if is_whole
+            else ("epoch", "nothing")
+        )
         with self.connect() as connection, connection.cursor() as cursor:
             cursor.executemany(
-                "insert into ops.gold_builds (ticker, built_at, built_by) values (%s, %s, %s) "
-                "on conflict (ticker) do update "
-                "set built_at = excluded.built_at, built_by = excluded.built_by",
-                [(ticker, started_at[0], built_by) for ticker in tickers],
+                SQL(
+                    "insert into ops.gold_builds (ticker, built_at, built_by) values (%s, %s, %s) "
+                    "on conflict (ticker) do "
+                )
+                + SQL(as_before),
+                [(ticker, upto, built_by) for ticker in tickers],
             )
 
     # Failures

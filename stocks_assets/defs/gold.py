@@ -111,10 +111,22 @@ def gold_assets(*, tickers_per_run: int) -> dg.AssetsDefinition:
         if node["resource_type"] == "model" and node["config"]["materialized"] != "ephemeral"
     ]
     relations = [f"{model['schema']}.{model['name']}" for model in models]
+    # Whatever is missing of these, dbt makes of what is there.
+    across_tickers = {
+        f"{model['schema']}.{model['name']}" for model in models if "market" in model["tags"]
+    }
     views = {
         dg.AssetKey([model["schema"], model["name"]])
         for model in models
         if model["config"]["materialized"] == "view"
+    }
+    tables = {model["name"]: (model["schema"], model["name"]) for model in models}
+    # A view has as many rows as the table that it is made of, where its properties name one.
+    counted = {
+        dg.AssetKey([model["schema"], model["name"]]): tables[
+            model["config"]["meta"].get("changes_of", model["name"])
+        ]
+        for model in models
     }
     project = DbtProject(project_dir=PROJECT_DIR, profiles_dir=PROJECT_DIR)
 
@@ -137,19 +149,20 @@ def gold_assets(*, tickers_per_run: int) -> dg.AssetsDefinition:
         if context.run.tags.get(ALL_ROWS) == "true":
             warehouse.forget_passed_tests()
         tickers = tickers_of(context, batch) if names_tickers(context, batch) else None
-        rebuild, lacks_market = config.full_refresh, False
+        rebuild, lacks_market, missing = config.full_refresh, False, set[str]()
         if deferred and tickers is not None:
             # A refresh builds the tickers that silver has something new of, and all of them where
-            # gold was built by another version of the models or lacks one.
+            # gold was built by another version of the models or lacks one that has tickers.
+            missing = set(warehouse.missing_relations(relations))
             rebuild = (
                 rebuild
                 or warehouse.gold_was_built_otherwise(digest)
-                or bool(warehouse.missing_relations(relations))
+                or not missing <= across_tickers
             )
             if not rebuild:
                 listed_otherwise = warehouse.tickers_listed_otherwise()
                 behind = warehouse.tickers_behind_in_gold(tickers, digest)
-                lacks_market = bool(listed_otherwise) or warehouse.gold_lacks_calendar()
+                lacks_market = bool(missing or listed_otherwise) or warehouse.gold_lacks_calendar()
                 tickers = sorted({*behind, *set(tickers).intersection(listed_otherwise)})
             if not tickers and not rebuild and not lacks_market:
                 context.log.info("gold has all that silver has")
@@ -170,13 +183,19 @@ def gold_assets(*, tickers_per_run: int) -> dg.AssetsDefinition:
         if rebuild:
             command.append("--full-refresh")
         kept = set[dg.AssetKey]()
-        if deferred and not rebuild and not context.is_subset:
+        if deferred and not rebuild and not missing and not context.is_subset:
             # Views are as the rebuild left them that this project began with. Their tests run.
             command += ["--indirect-selection", "empty", "--exclude", "config.materialized:view"]
             kept = views
-        built_by = None if context.is_subset else digest
         events = _build(
-            context, dbt, warehouse, tickers, command=command, kept=kept, built_by=built_by
+            context,
+            dbt,
+            warehouse,
+            tickers,
+            command=command,
+            kept=kept,
+            built_by=digest,
+            counted=counted,
         )
         for event in events:
             if deferred and isinstance(event, dg.Output):
@@ -206,18 +225,22 @@ def _build(
     *,
     command: list[str],
     kept: Collection[dg.AssetKey],
-    built_by: str | None,
+    built_by: str,
+    counted: Mapping[dg.AssetKey, tuple[str, str]],
 ) -> Iterator[Any]:
     """Run dbt for `tickers`, but for the views `kept`.
 
-    Parallel runs of one model collide, so there is one at a time.
+    `counted` says which table's rows are those of a model. Parallel runs of one model collide, so
+    there is one at a time.
     """
     run_id = context.run.run_id
     target = Path(tempfile.mkdtemp(prefix="stocks-dbt-"))
     try:
         with (
             warehouse.lock("dbt"),
-            warehouse.gold_batch(run_id, tickers or [], built_by=built_by),
+            warehouse.gold_batch(
+                run_id, tickers or [], built_by=built_by, is_whole=not context.is_subset
+            ),
             dbt_environment(warehouse, run_id if tickers is not None else None),
             parse_cache(target),
         ):
@@ -225,7 +248,7 @@ def _build(
             events = dbt.cli(command, context=context, target_path=target).stream()
             for event in _with_views(context, events, kept):
                 # dagster-dbt's own way to add this waits in a loop that takes a processor.
-                yield _described(context, warehouse, event, lineage)
+                yield _described(context, warehouse, event, lineage, counted)
     finally:
         shutil.rmtree(target, ignore_errors=True)
 
@@ -279,12 +302,13 @@ def _described(
     warehouse: Warehouse,
     event: Any,  # noqa: ANN401 # whatever dagster-dbt yields
     lineage: Mapping[dg.AssetKey, dg.TableColumnLineage],
+    counted: Mapping[dg.AssetKey, tuple[str, str]],
 ) -> Any:  # noqa: ANN401
     """Return `event`; if it is about a model, with what the UI shows: columns, lineage, rows."""
     if not isinstance(event, dg.Output):
         return event
     key = context.asset_key_for_output(event.output_name)
-    relation = describe(warehouse, *key.path)
+    relation = describe(warehouse, *key.path, counted=counted.get(key))
     metadata: dict[str, Any] = {
         "dagster/column_schema": dg.TableSchema(
             [dg.TableColumn(name, kind) for name, kind in relation.columns]

@@ -158,7 +158,7 @@ class Dbt:
         assert self._process.stdout
         batch = f"test-{os.urandom(8).hex()}"
         with (
-            self.warehouse.gold_batch(batch, tickers or [], built_by=None),
+            self.warehouse.gold_batch(batch, tickers or [], built_by="a test", is_whole=False),
             dbt_environment(self.warehouse, batch if tickers is not None else None),
         ):
             names = [name for name in os.environ if name.startswith(("DBT_", "PG"))]

@@ -5,6 +5,8 @@ from datetime import date, timedelta
 import polars as pl
 import pytest
 from gold_history import ACTIONS, DAILY, Silver, longer_bars, query
+from polars.testing import assert_frame_equal
+from test_gold_project import ANALYSES
 from test_gold_references import LAST, MARKET, sample_bars, store
 
 SERIES = {
@@ -71,6 +73,14 @@ def test_each_security_of_a_reused_ticker_is_what_it_would_be_under_a_ticker_of_
             for name in ("TWO", "NEW")
         )
         assert found.equals(wanted), table
+    of_one = [name for name in ANALYSES if name != "correlation_of_returns"]
+    dbt("compile", "--select", *of_one)
+    for name in of_one:
+        rows = dbt.analysis(name).drop("security_key")
+        found = rows.filter(pl.col("ticker") == "TWO").drop("ticker")
+        wanted = rows.filter(pl.col("ticker").is_in(["OLD", "NEW"])).drop("ticker")
+        assert found.height > 0, name
+        assert_frame_equal(found, wanted, check_row_order=False)
     [key] = query(
         warehouse, "select security_key from gold.dim_security where ticker = 'TWO' and is_current"
     )["security_key"]
@@ -80,6 +90,37 @@ def test_each_security_of_a_reused_ticker_is_what_it_would_be_under_a_ticker_of_
         ).item()
         == key
     )
+
+
+def test_prices_next_to_nothing_stop_nobody(warehouse, dbt):
+    """A company that pays out all that it has, and one whose adjusted closes are printed as zero."""
+    silver = Silver(warehouse)
+    silver.calendar(date(2019, 1, 1), date(2027, 12, 31))
+    fridays = [date(2026, 9, 4) + timedelta(weeks=number) for number in range(10)]
+
+    def weeks(ticker, closes, adjusted, dividend=0.0):
+        return pl.DataFrame(
+            {
+                "ticker": ticker,
+                "week_start": [day - timedelta(days=4) for day in fridays],
+                "session_date": fridays,
+                **dict.fromkeys(("open", "high", "low", "close"), closes),
+                "volume": 1000,
+                "adjusted_close": adjusted,
+                "dividend_amount": [*[0.0] * 9, dividend],
+                "is_complete": True,
+            }
+        )
+
+    paid_out = weeks("SPAC", [*[10.2] * 9, 0.01], [*[0.01] * 10], 10.2)
+    dust = weeks("DUST", [0.0004] * 10, [0.0001, 0.0] * 5)
+    silver.load("weekly_bars", pl.concat([paid_out, dust]))
+    dbt("build", "--exclude-resource-type", "unit_test")
+    rows = query(warehouse, "select * from gold.agg_weekly_prices order by ticker, week_start")
+    assert rows.group_by("ticker", maintain_order=True).len().rows() == [("DUST", 10), ("SPAC", 10)]
+    assert (rows["adjusted_close"] > 0).all()
+    assert rows.filter(pl.col("ticker") == "DUST")["adjusted_close"].to_list() == [0.0004] * 10
+    assert query(warehouse, "select * from gold.mart_latest_prices").height == 2
 
 
 def with_a_split(bars, ticker, day):
@@ -247,15 +288,23 @@ def test_a_dividend_that_restates_the_vendors_closes_adds_a_session_and_rewrites
     assert query(warehouse, "select * from gold.recon_adjusted_close").is_empty()
 
 
-def test_months_of_daily_bars_are_exact_to_the_day(warehouse, dbt):
+@pytest.mark.parametrize("has_gaps", [False, True])
+def test_months_of_daily_bars_are_exact_to_the_day(warehouse, dbt, has_gaps):
     ticker = next(
         t for t in MARKET.tickers(30) if (sample_bars([t])["split_coefficient"] != 1).any()
     )
     bars = sample_bars([ticker])
     silver = Silver(warehouse)
     silver.calendar(date(2019, 1, 1), date(2027, 12, 31))
-    store(silver, bars)
-    silver.load("monthly_bars", longer_bars(bars, "month_start", "1mo"))
+    if has_gaps:
+        # Listed amid a month, and halted for a day: nobody has more than these days.
+        quiet = (pl.col("dividend_amount") == 0) & (pl.col("split_coefficient") == 1)
+        halt = bars.slice(300).filter(quiet)["session_date"][0]
+        bars = bars.slice(12).filter(pl.col("session_date") != halt)
+        store(silver, bars.with_columns(pl.lit(None).alias("adjusted_close")))
+    else:
+        store(silver, bars)
+        silver.load("monthly_bars", longer_bars(bars, "month_start", "1mo"))
     dbt("run", tickers=[ticker])
     split = pl.col("split_coefficient")
     step = split * (pl.col("close") + pl.col("dividend_amount")) / pl.col("close").shift(1)

@@ -10,6 +10,7 @@ from dagster._core.definitions.job_base import InMemoryJob
 from dagster._core.execution.api import create_execution_plan, execute_run
 
 from stocks_assets.adapters.bronze import BronzeStore
+from stocks_assets.adapters.dbt_project import project_digest
 from stocks_assets.adapters.object_store import ObjectStore
 from stocks_assets.adapters.sources.sample import SampleSource
 from stocks_assets.domain.bronze_key import BronzeKey, content_hash
@@ -153,6 +154,20 @@ def test_one_ticker_then_another_leaves_the_first_untouched(world):
     assert versions(world, f"ticker = '{first}'") == rows
     for asset in PER_TICKER:
         assert world.materialized(asset) == {first, second}, asset
+
+
+def test_a_refresh_after_a_backfill_of_tickers_adds_the_market_and_rewrites_nothing(world):
+    world.add(*TICKERS[:2])
+    assert world.materialize(sample(), *CALENDAR).success
+    for ticker in TICKERS[:2]:
+        assert world.materialize(sample(), first=ticker).success
+    # So an upgrade after it is noticed.
+    built = world.query("select distinct built_by from ops.gold_builds")
+    assert built["built_by"].to_list() == [project_digest()]
+    rows = versions(world, "true")
+    assert world.refresh(sample(), TICKERS[:2]).success
+    assert versions(world, "true") == rows
+    assert world.query("select * from gold.mart_latest_prices").height == 2
 
 
 def test_a_ticker_before_its_calendar_is_refused_with_the_way_to_mend_it(world):

@@ -59,7 +59,7 @@ stepped as (
     select
         *,
         case when growth_is_exact then growth else growth_of_price * (1 + dividend_amount / highest) end as lowest_growth,
-        case when growth_is_exact then growth else growth_of_price * exp(dividend_amount / lowest) end as highest_growth,
+        case when growth_is_exact then growth else growth_of_price * exp(least(dividend_amount / lowest, 300)) end as highest_growth,
         -- Each of the two closes may be off by half a unit of its last decimal.
         vendor_growth * (half_unit / vendor_adjusted_close + half_unit / previous_vendor_adjusted_close)
         + 1e-9 * vendor_growth as tolerance
