@@ -211,7 +211,6 @@ class Platform:
         )
         is_ours = self._settings.brings_database
         roles.prepare(owns_passwords=is_ours)
-        roles.prepare_dagster(owns_passwords=is_ours)
         ensure_database(connections.dagster_database_url)
 
     def _run_log(self) -> Path:
