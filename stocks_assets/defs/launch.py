@@ -242,9 +242,10 @@ def _celery_launcher(settings: Settings, inst_data: ConfigurableClassData) -> Ru
             return bool(super().terminate(run_id))
 
         def check_run_worker_health(self, run: dg.DagsterRun) -> CheckRunHealthResult:
-            if PROCESS_TAG in run.tags:
-                return watch.look_after(run)
             if _TASK_ID not in run.tags:
+                # A command has it, or a code server had it before there were workers.
+                if {_CODE_SERVER, PROCESS_TAG} & run.tags.keys():
+                    return watch.look_after(run)
                 # It was started otherwise.
                 return CheckRunHealthResult(WorkerStatus.RUNNING)
             if _warehouse().held([held_by_worker(run.run_id)]):

@@ -8,6 +8,7 @@ import yaml
 from dagster._core.launcher import RunLauncher, WorkerStatus
 from dagster._serdes import ConfigurableClassData
 
+from stocks_assets.defs import launch
 from stocks_assets.defs.launch import (
     PROCESS_TAG,
     SettingsRunQueue,
@@ -76,6 +77,24 @@ def test_a_run_is_gone_once_it_has_given_no_sign_of_life_for_a_minute():
     for second in (200, 400):
         now[0] = float(second)
         assert watched.check_run_worker_health(unknown).status == WorkerStatus.RUNNING
+
+
+@pytest.mark.parametrize("tag", ["dagster/grpc_info", "stocks/process"])
+def test_beside_workers_runs_of_others_are_gone_with_their_lock(environment, tag):
+    environment.setenv("STOCKS_LAUNCHER", "celery")
+    environment.setenv("STOCKS_CELERY_BROKER_URL", BROKER)
+    locks = Locks("one")
+    environment.setattr(launch, "_warehouse", lambda: locks)
+    environment.setattr(launch, "_SECONDS_WITHOUT_A_SIGN", 0)
+    beside = launcher()
+
+    def looked(run_id, **tags):
+        return beside.check_run_worker_health(dg.DagsterRun("refresh", run_id, tags=tags)).status
+
+    assert looked("one", **{tag: "x"}) == WorkerStatus.RUNNING
+    assert looked("two", **{tag: "x"}) == WorkerStatus.NOT_FOUND
+    # Who started this one is not known.
+    assert looked("three") == WorkerStatus.RUNNING
 
 
 def test_steps_are_processes_only_where_that_is_asked_for():
