@@ -1,6 +1,7 @@
 """Which launcher, queue and executor the settings choose, and what is said where one cannot be."""
 
 import os
+import re
 
 import dagster as dg
 import pytest
@@ -19,6 +20,7 @@ from stocks_assets.defs.launch import (
 from stocks_assets.defs.worker import make_worker
 from stocks_assets.errors import SettingsError
 from stocks_assets.settings import PROJECT_ROOT, Settings, read_settings
+from stocks_assets.ui import hosts
 
 BROKER = "redis://:s3cret-of-mine@queue.example.com:6379/0"
 NAMED = ConfigurableClassData("stocks_assets.defs.launch", "SettingsRunLauncher", "{}")
@@ -148,7 +150,8 @@ def test_the_queue_lets_as_many_runs_go_as_are_set(environment):
 def test_the_chart_is_given_settings_that_exist():
     values = yaml.safe_load((PROJECT_ROOT / "deploy/kubernetes/values.yaml").read_text())
     [deployment] = values["dagster-user-deployments"]["deployments"]
-    names = {entry["name"] for entry in deployment["env"]}
+    web = values["dagsterWebserver"]
+    names = {entry["name"] for entry in [*deployment["env"], *web["env"]]}
     known = set()
     for field in Settings.model_fields.values():
         alias = field.validation_alias
@@ -157,3 +160,28 @@ def test_the_chart_is_given_settings_that_exist():
     assert deployment["includeConfigInLaunchedRuns"] == {"enabled": True}
     assert "stocks_assets.definitions" in deployment["dagsterApiGrpcArgs"]
     assert values["runLauncher"]["type"] == "K8sRunLauncher"
+
+
+def test_pods_know_roles_that_may_less_than_the_owner_and_the_ui_has_a_password():
+    guide = (PROJECT_ROOT / "docs/kubernetes.md").read_text()
+    values = yaml.safe_load((PROJECT_ROOT / "deploy/kubernetes/values.yaml").read_text())
+    secrets = {
+        name: set(re.findall(r"--from-literal=(\w+)=", told))
+        for name, told in re.findall(r"create secret generic (\S+) ((?:.*\\\n)*.*)", guide)
+    }
+    [deployment] = values["dagster-user-deployments"]["deployments"]
+    web = values["dagsterWebserver"]
+    assert [one["name"] for one in deployment["envSecrets"]] == ["stocks-settings"]
+    assert "STOCKS_DATABASE_URL" not in secrets["stocks-settings"]
+    assert secrets["stocks-settings"] >= {
+        f"STOCKS_{role}_DATABASE_URL" for role in ("LOADER", "TRANSFORMER", "DAGSTER")
+    }
+    assert [one["name"] for one in web["envSecrets"]] == ["stocks-ui"]
+    assert secrets["stocks-ui"] == {"STOCKS_UI_PASSWORD"}
+    # The chart starts `dagster-webserver`, which is the one behind the door in this image.
+    assert web["image"] == deployment["image"]
+    assert "stocks_assets.defs.webserver" in guide
+    asked = web["readinessProbe"]["httpGet"]
+    assert {entry["name"]: entry["value"] for entry in asked["httpHeaders"]}["Host"] in hosts(
+        read_settings()
+    )
