@@ -23,7 +23,7 @@ from stocks_assets.domain.exports import Format
 from stocks_assets.domain.planner import Priority
 from stocks_assets.domain.tickers import parse_ticker
 from stocks_assets.errors import SettingsError, StocksError
-from stocks_assets.platform import Platform, Service
+from stocks_assets.platform import Checked, Platform, Service
 from stocks_assets.settings import PROJECT_ROOT
 from stocks_assets.stack.compose import write_compose_secrets
 
@@ -279,10 +279,10 @@ def serve(
 
 @app.command()
 def healthy(
-    service: Annotated[Service, typer.Argument(help="What runs on this machine.")],
+    service: Annotated[Checked, typer.Argument(help="What runs on this machine.")],
     port: Annotated[int, typer.Option(help="The port it listens on.", min=1, max=65535)] = 3000,
 ) -> None:
-    """Exit with status 0 if a process that `stocks serve` became works, else with 1."""
+    """Exit with status 0 if what `stocks serve` or `stocks worker` started works, else with 1."""
     if not Platform.from_settings().is_healthy(service, port=port):
         sys.exit(1)
 

@@ -96,6 +96,15 @@ class Service(StrEnum):
     DAEMON = "daemon"
 
 
+class Checked(StrEnum):
+    """The processes that can be asked whether they work."""
+
+    CODE_LOCATION = "code-location"
+    WEBSERVER = "webserver"
+    DAEMON = "daemon"
+    WORKER = "worker"
+
+
 class Platform:
     """What `stocks` works with: everything below one home folder, as the settings say."""
 
@@ -485,14 +494,18 @@ class Platform:
         sys.stdout.flush()
         os.execv(sys.executable, [sys.executable, "-m", *arguments])  # noqa: S606 # our own list
 
-    def is_healthy(self, service: Service, *, port: int) -> bool:
-        """Tell whether the process that `serve` became on this machine works."""
-        if service is Service.WEBSERVER:
+    def is_healthy(self, service: Checked, *, port: int) -> bool:
+        """Tell whether the process that `serve` or `work` became on this machine works."""
+        if service is Checked.WEBSERVER:
             return _answers(f"http://127.0.0.1:{port}/server_info")
+        if service is Checked.WORKER:
+            from stocks_assets.defs.worker import answers
+
+            return answers(self._settings)
         self._enter()
         arguments = {
-            Service.CODE_LOCATION: ["dagster", "api", "grpc-health-check", "-p", str(port)],
-            Service.DAEMON: ["dagster._daemon", "liveness-check"],
+            Checked.CODE_LOCATION: ["dagster", "api", "grpc-health-check", "-p", str(port)],
+            Checked.DAEMON: ["dagster._daemon", "liveness-check"],
         }[service]
         checked = subprocess.run([sys.executable, "-m", *arguments], check=False)
         return checked.returncode == 0

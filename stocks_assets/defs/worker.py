@@ -7,19 +7,23 @@ from typing import Any
 
 import dagster as dg
 from celery import Celery, Task
+from celery.utils.nodenames import gethostname
 from dagster._grpc.types import ExecuteRunArgs
 from dagster._serdes import unpack_value
 from dagster_celery.make_app import make_app
 from dagster_celery.tasks import create_execute_job_task
+from kombu.exceptions import OperationalError
 
 from stocks_assets.adapters.warehouse import Warehouse
 from stocks_assets.connections import find_connections
 from stocks_assets.defs.launch import celery_settings, held_by_worker
+from stocks_assets.errors import StackError
 from stocks_assets.settings import Settings, read_settings
 
 _log = logging.getLogger(__name__)
 # What a run leaves behind in memory goes with its process.
 _RUNS_PER_PROCESS = 20
+_SECONDS_TO_ANSWER = 5
 
 
 class RunTask(Task):  # type: ignore[misc] # Celery has no types
@@ -62,6 +66,20 @@ def make_worker(settings: Settings) -> Celery:
     app: Celery = make_app(celery_settings(settings))  # type: ignore[no-untyped-call]
     create_execute_job_task(app, base=RunTask)  # type: ignore[arg-type] # it is handed on
     return app
+
+
+def answers(settings: Settings) -> bool:
+    """Tell whether a worker on this machine answers, at work or not.
+
+    Raises:
+        SettingsError: no broker is set.
+        StackError: the queue cannot be reached.
+    """
+    try:
+        replies = make_worker(settings).control.ping(timeout=_SECONDS_TO_ANSWER)
+    except OperationalError as error:
+        raise StackError(f"the queue of runs cannot be reached: {error}") from error
+    return any(name.endswith(f"@{gethostname()}") for reply in replies for name in reply)
 
 
 def run_worker(settings: Settings, *, concurrency: int, name: str | None) -> None:

@@ -242,6 +242,8 @@ def test_a_run_that_is_ended_in_the_ui_frees_its_worker(served):
         with warehouse.locks("load weekly_bars", [TICKER]):
             held = backfill(served, ("silver", "weekly_bars"))
             run_id = wait_for_run(served, held, "STARTED")
+            # At work, it answers all the same.
+            served.succeed("healthy", "worker")
             said = graphql(
                 served,
                 "mutation ($id: String!) {terminateRun(runId: $id) {__typename}}",
@@ -250,6 +252,7 @@ def test_a_run_that_is_ended_in_the_ui_frees_its_worker(served):
             assert said["terminateRun"]["__typename"] == "TerminateRunSuccess"
             assert wait_for_run(served, held, "CANCELED") == run_id
         wait_for_run(served, backfill(served, ("silver", "weekly_bars")), "SUCCESS")
+    assert served.run("healthy", "worker").returncode == 1
 
 
 def test_steps_of_a_run_are_processes_at_the_same_time_where_that_is_set(served):
@@ -277,6 +280,10 @@ def test_steps_of_a_run_are_processes_at_the_same_time_where_that_is_set(served)
 def test_a_worker_says_what_it_lacks(tmp_path, redis):
     command = CommandLine(tmp_path / "home", {})
     assert "needs STOCKS_CELERY_BROKER_URL" in command.refuse("worker")
+    nowhere = "redis://:of-the-queue@127.0.0.1:1/0"
+    said = command.refuse("healthy", "worker", STOCKS_CELERY_BROKER_URL=nowhere)
+    assert "the queue of runs cannot be reached" in said
+    assert PASSWORD not in said
     said = command.refuse("worker", STOCKS_CELERY_BROKER_URL=redis)
     assert "is not running; start it with: stocks up" in said
 
