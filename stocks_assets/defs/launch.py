@@ -40,12 +40,13 @@ _CODE_SERVER = "dagster/grpc_info"
 PROCESS_TAG = "stocks/process"
 # A run begins, and ends, without its lock.
 _SECONDS_WITHOUT_A_SIGN = 60
+# A worker says that it has a run, and locks it then.
+_SECONDS_UNTIL_LOCKED = 10
 _logger = logging.getLogger(__name__)
 # A run whose worker was killed is done again, by another one.
 _ATTEMPTS_AFTER_A_KILL = 3
-# A worker takes a message when it has nothing to do, and is done with it when the run has ended.
-# After so many seconds it is handed out again: that begins a run anew that a killed worker had not
-# begun, and does nothing to others.
+# A worker takes a message when it has nothing to do, and is done with it once the run begins. One
+# that a killed worker had for that moment is handed out again after so many seconds.
 _SECONDS_UNTIL_HANDED_OUT_AGAIN = 60
 
 
@@ -102,16 +103,18 @@ class SettingsRunQueue(QueuedRunCoordinator[Any]):
 class Watch:
     """Tells of runs whether their processes live, by the locks that they hold in PostgreSQL.
 
-    A run without a sign of life is gone when it has had none for `_SECONDS_WITHOUT_A_SIGN`.
+    A run without a sign of life is gone when it has had none for so many `seconds`.
     """
 
     def __init__(
         self,
         warehouse: Callable[[], Warehouse] | None = None,
         clock: Callable[[], float] = time.monotonic,
+        seconds: float = _SECONDS_WITHOUT_A_SIGN,
     ) -> None:
         self._warehouse = warehouse or _warehouse
         self._clock = clock
+        self._seconds = seconds
         self._missed_since: dict[str, float] = {}
 
     def look_after(
@@ -122,10 +125,18 @@ class Watch:
             self._missed_since.pop(run.run_id, None)
             return CheckRunHealthResult(WorkerStatus.RUNNING)
         now = self._clock()
-        if now - self._missed_since.setdefault(run.run_id, now) < _SECONDS_WITHOUT_A_SIGN:
+        if now - self._missed_since.setdefault(run.run_id, now) < self._seconds:
             return CheckRunHealthResult(WorkerStatus.RUNNING)
         del self._missed_since[run.run_id]
         return CheckRunHealthResult(WorkerStatus.NOT_FOUND, "its process is gone")
+
+
+class WatchesStarts:
+    """A launcher that knows of runs which have not begun whether they ever will."""
+
+    def is_lost(self, run: dg.DagsterRun) -> bool:
+        """Tell whether what took `run`, to begin it, is gone."""
+        raise NotImplementedError
 
 
 class WatchedRunLauncher(DefaultRunLauncher):
@@ -195,9 +206,6 @@ def celery_settings(settings: Settings) -> dict[str, Any]:
             "worker_prefetch_multiplier": 1,
             # A run that waits is to go to the first worker that is free.
             "worker_disable_prefetch": True,
-            "task_acks_late": True,
-            # Where a process of a worker was killed, and not the worker.
-            "task_reject_on_worker_lost": True,
             "broker_connection_retry_on_startup": True,
             # What a run says is kept by Dagster already.
             "worker_redirect_stdouts": False,
@@ -221,15 +229,19 @@ def held_by_worker(run_id: str) -> str:
 
 def _celery_launcher(settings: Settings, inst_data: ConfigurableClassData) -> RunLauncher:
     try:
-        from dagster_celery.launcher import CeleryRunLauncher  # noqa: PLC0415 # an extra
+        from celery.states import PENDING  # noqa: PLC0415 # an extra
+        from dagster_celery.launcher import CeleryRunLauncher  # noqa: PLC0415
     except ImportError as error:
         raise SettingsError(
             f"STOCKS_LAUNCHER=celery needs the extra 'workers' to be installed: {error}"
         ) from error
 
-    watch = Watch()
+    watch, watch_of_starts = Watch(), Watch(seconds=_SECONDS_UNTIL_LOCKED)
 
-    class WatchedCeleryRunLauncher(CeleryRunLauncher):
+    def is_held(run: dg.DagsterRun) -> bool:
+        return bool(_warehouse().held([held_by_worker(run.run_id)]))
+
+    class WatchedCeleryRunLauncher(CeleryRunLauncher, WatchesStarts):
         """Hands runs to workers, and knows which of them live."""
 
         def launch_run(self, context: LaunchRunContext) -> None:
@@ -254,9 +266,17 @@ def _celery_launcher(settings: Settings, inst_data: ConfigurableClassData) -> Ru
                     return watch.look_after(run)
                 # It was started otherwise.
                 return CheckRunHealthResult(WorkerStatus.RUNNING)
-            if _warehouse().held([held_by_worker(run.run_id)]):
+            if is_held(run):
                 return CheckRunHealthResult(WorkerStatus.RUNNING)
             return CheckRunHealthResult(WorkerStatus.NOT_FOUND, "its worker is gone")
+
+        def is_lost(self, run: dg.DagsterRun) -> bool:
+            # Of one that waits in the queue, Celery knows nothing yet.
+            task_id = run.tags.get(_TASK_ID)
+            if task_id is None or self.celery.AsyncResult(task_id).state == PENDING:
+                return False
+            found = watch_of_starts.look_after(run, lambda: is_held(run))
+            return found.status == WorkerStatus.NOT_FOUND
 
     return WatchedCeleryRunLauncher(
         default_queue="dagster", inst_data=inst_data, **celery_settings(settings)

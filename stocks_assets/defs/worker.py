@@ -5,7 +5,6 @@ import os
 import signal
 from typing import Any
 
-import dagster as dg
 from celery import Celery, Task
 from celery.utils.nodenames import gethostname
 from dagster._grpc.types import ExecuteRunArgs
@@ -30,7 +29,7 @@ class RunTask(Task):  # type: ignore[misc] # Celery has no types
     """A run, which holds a lock while it is done: others see by it that its worker lives."""
 
     def __call__(self, execute_job_args_packed: Any) -> Any:  # noqa: ANN401 # as Celery hands it on
-        """Do the run, unless another worker does it already or has begun it.
+        """Do the run, unless another worker does it already.
 
         A run that loses its lock is interrupted: Dagster takes it for dead and starts it again.
         """
@@ -39,12 +38,9 @@ class RunTask(Task):  # type: ignore[misc] # Celery has no types
         on_end = signal.getsignal(signal.SIGTERM)
         try:
             with warehouse.lock_if_free(held_by_worker(run_id), on_loss=_interrupt) as is_free:
-                if not is_free:
-                    _log.warning("run %s is done by another worker", run_id)
-                elif self.request.delivery_info.get("redelivered") and not _is_to_begin(run_id):
-                    _log.info("run %s was begun by another worker", run_id)
-                else:
+                if is_free:
                     return super().__call__(execute_job_args_packed)
+            _log.warning("run %s is done by another worker", run_id)
             return None
         finally:
             # A run of Dagster's leaves it ignored, and the process could not be told to end.
@@ -53,12 +49,6 @@ class RunTask(Task):  # type: ignore[misc] # Celery has no types
 
 def _interrupt() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
-
-
-def _is_to_begin(run_id: str) -> bool:
-    with dg.DagsterInstance.get() as instance:
-        run = instance.get_run_by_id(run_id)
-    return run is not None and run.status == dg.DagsterRunStatus.STARTING
 
 
 def make_worker(settings: Settings) -> Celery:

@@ -2,6 +2,8 @@
 
 import os
 import re
+from functools import partial
+from types import SimpleNamespace
 
 import dagster as dg
 import pytest
@@ -87,7 +89,7 @@ def test_beside_workers_runs_of_others_are_gone_with_their_lock(environment, tag
     environment.setenv("STOCKS_CELERY_BROKER_URL", BROKER)
     locks = Locks("one")
     environment.setattr(launch, "_warehouse", lambda: locks)
-    environment.setattr(launch, "_SECONDS_WITHOUT_A_SIGN", 0)
+    environment.setattr(launch, "Watch", partial(Watch, seconds=0))
     beside = launcher()
 
     def looked(run_id, **tags):
@@ -97,6 +99,33 @@ def test_beside_workers_runs_of_others_are_gone_with_their_lock(environment, tag
     assert looked("two", **{tag: "x"}) == WorkerStatus.NOT_FOUND
     # Who started this one is not known.
     assert looked("three") == WorkerStatus.RUNNING
+
+
+def test_a_run_is_lost_once_a_worker_had_it_that_is_gone_and_not_while_it_waits(environment):
+    environment.setenv("STOCKS_LAUNCHER", "celery")
+    environment.setenv("STOCKS_CELERY_BROKER_URL", BROKER)
+    held, now = set(), [0.0]
+    environment.setattr(
+        launch, "_warehouse", lambda: SimpleNamespace(held=held.intersection, living=set)
+    )
+    environment.setattr(launch, "Watch", partial(Watch, clock=lambda: now[0]))
+    celerys = launcher()
+    states = {"waits": "PENDING", "taken": "STARTED", "died": "FAILURE"}
+    celerys.celery.AsyncResult = lambda task_id: SimpleNamespace(state=states[task_id])
+    held.add(launch.held_by_worker("at work"))
+
+    def lost(run_id, **tags):
+        return celerys.is_lost(dg.DagsterRun("refresh", run_id, tags=tags))
+
+    def of(task):
+        return {"dagster-celery/task_id": task}
+
+    for second in (0, 9, 10):
+        now[0] = float(second)
+        assert not lost("queued")
+        assert not lost("waits", **of("waits"))
+        assert not lost("at work", **of("taken"))
+        assert lost("taken", **of("taken")) == lost("died", **of("died")) == (second == 10)
 
 
 def test_steps_are_processes_only_where_that_is_asked_for():
