@@ -4,7 +4,12 @@ Dagster looks every thirty seconds and starts the next layer for whatever is the
 backfill of three layers waits so four times, and a layer that takes longer has its followers
 started in bits, a dozen runs and more. Here the daemon looks every few seconds, and goes on with a
 backfill when the runs that it has started have ended: so a layer is followed by the next, for all
-that succeeded. Started as `python -m` with the arguments of `dagster-daemon`.
+that succeeded.
+
+Of runs that have not begun Dagster asks no launcher: one whose worker dies before waits for the
+start timeout. Here a launcher that can tell is asked.
+
+Started as `python -m` with the arguments of `dagster-daemon`.
 """
 
 import logging
