@@ -105,9 +105,8 @@ def test_a_run_is_lost_once_a_worker_had_it_that_is_gone_and_not_while_it_waits(
     environment.setenv("STOCKS_LAUNCHER", "celery")
     environment.setenv("STOCKS_CELERY_BROKER_URL", BROKER)
     held, now = set(), [0.0]
-    environment.setattr(
-        launch, "_warehouse", lambda: SimpleNamespace(held=held.intersection, living=set)
-    )
+    locks = SimpleNamespace(held=held.intersection, living=lambda _: set())
+    environment.setattr(launch, "_warehouse", lambda: locks)
     environment.setattr(launch, "Watch", partial(Watch, clock=lambda: now[0]))
     celerys = launcher()
     states = {"waits": "PENDING", "taken": "STARTED", "died": "FAILURE"}
