@@ -53,8 +53,12 @@ LOCATION = {"repositoryName": "__repository__", "repositoryLocationName": "stock
 RUNS = """query ($filter: RunsFilter!) {runsOrError(filter: $filter, limit: 2000) {
     ... on Runs {results {
         runId status creationTime startTime endTime stepStats {stepKey startTime endTime}}}}}"""
+# Asked over and over, so no more than that.
+STATUSES = """query ($filter: RunsFilter!) {runsOrError(filter: $filter, limit: 2000) {
+    ... on Runs {results {status}}}}"""
 BACKFILL = """query ($id: String!) {partitionBackfillOrError(backfillId: $id) {
-    ... on PartitionBackfill {status numPartitions}}}"""
+    ... on PartitionBackfill {status}}}"""
+SECONDS_BETWEEN_LOOKS = 1.0
 UI = {
     "graph of all assets": """{assetNodes {assetKey {path} groupName isPartitioned kinds
         dependencyKeys {path} freshnessPolicy {__typename}}}""",
@@ -177,6 +181,10 @@ class Stack:
     def runs(self, **runs_filter) -> list[dict]:
         return self.ask(RUNS, filter=runs_filter)["runsOrError"]["results"]
 
+    def ended(self, run_ids) -> bool:
+        runs = self.ask(STATUSES, filter={"runIds": run_ids})["runsOrError"]["results"]
+        return all(run["status"] in ("SUCCESS", "FAILURE", "CANCELED") for run in runs)
+
     def launch(self, job, assets, config, tags) -> str:
         """Ask for a run over the API; a run that goes nowhere is an error."""
         selector = {**LOCATION, "jobName": job}
@@ -267,7 +275,7 @@ def measure(size, options) -> dict:
             began = time.perf_counter()
             # What has no tickers comes first: the calendar, which each ticker's gold needs.
             first = stack.launch("__ASSET_JOB", ONCE, {}, {})
-            finish(stack, lambda: ended(stack.runs(runIds=[first])))
+            finish(stack, lambda: stack.ended([first]))
             backfill = stack.ask(
                 LAUNCH_BACKFILL,
                 p={
@@ -335,7 +343,7 @@ def next_session(stack, options) -> dict:
             stack.launch("refresh", None, config, tags)
             for config, tags in refresh_runs("day after", stack.tickers, stack.tickers, at_most=500)
         ]
-        finish(stack, lambda: ended(stack.runs(runIds=ids)))
+        finish(stack, lambda: stack.ended(ids))
         seconds = time.perf_counter() - began
     runs = stack.runs(runIds=ids)
     newest = stack.newest()
@@ -368,7 +376,7 @@ def run_of_each(options) -> dict:
     tickers = listed(options.naive, options)
     with Stack(options, tickers) as stack:
         first = stack.launch("__ASSET_JOB", ONCE, {}, {})
-        finish(stack, lambda: ended(stack.runs(runIds=[first])))
+        finish(stack, lambda: stack.ended([first]))
         assets = stack.partitioned()
         with Processes(stack) as processes:
             began = time.perf_counter()
@@ -376,7 +384,7 @@ def run_of_each(options) -> dict:
                 stack.launch("__ASSET_JOB", assets, {}, {"dagster/partition": ticker})
                 for ticker in tickers
             ]
-            finish(stack, lambda: ended(stack.runs(runIds=ids)))
+            finish(stack, lambda: stack.ended(ids))
             seconds = time.perf_counter() - began
         runs = stack.runs(runIds=ids)
         outcomes = Counter(run["status"] for run in runs)
@@ -397,12 +405,8 @@ def finish(stack, found, *, within=3600):
     while not (result := found()):
         if time.monotonic() > deadline:
             raise TimeoutError(f"not done within {within} s; see {stack.home}")
-        time.sleep(0.5)
+        time.sleep(SECONDS_BETWEEN_LOOKS)
     return result
-
-
-def ended(runs) -> bool:
-    return bool(runs) and all(run["status"] in ("SUCCESS", "FAILURE", "CANCELED") for run in runs)
 
 
 def completed(stack, backfill):

@@ -16,7 +16,7 @@ from stocks_assets.errors import SettingsError, StackError
 SCHEMAS = ("gold", "silver")
 
 # What a role may do but read. What everybody may do does not count, as no other role may do less;
-# nor do an analyst's temporary tables, which are there while others make the role ready again.
+# nor does what is temporary, which is there while others make the role ready again.
 _MORE_THAN_READING = """
     with wanted as (select * from pg_roles where rolname = %s),
     granted as (
@@ -42,10 +42,8 @@ _MORE_THAN_READING = """
     from pg_shdepend join wanted on refobjid = wanted.oid and refclassid = 'pg_authid'::regclass
     where deptype = 'o'
         and dbid in (0, (select oid from pg_database where datname = current_database()))
-        and not (
-            classid = 'pg_class'::regclass
-            and exists (select from pg_class where oid = objid and relpersistence = 't')
-        )
+        and classid <> 'pg_largeobject'::regclass
+        and coalesce((pg_identify_object(classid, objid, objsubid)).schema, '') !~ '^pg_temp'
     union all
     select 'it may ' || lower(privilege_type) || ' on ' || pg_describe_object(class, oid, number)
     from granted, aclexplode(acl)
@@ -53,6 +51,8 @@ _MORE_THAN_READING = """
         and privilege_type in ('INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'CREATE')
     limit 1
 """
+# Large objects have no schema that could be closed: who may call these may fill the disk.
+_MAKING_LARGE_OBJECTS = ("lo_creat(integer)", "lo_create(oid)", "lo_from_bytea(oid, bytea)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,9 @@ class Reader:
             self._make(connection)
             self._limit(connection)
             # Each is found when those before it have been run.
-            for statement in chain(self._grants(connection), self._later_grants(connection)):
+            for statement in chain(
+                self._grants(connection), self._later_grants(connection), self._closed(connection)
+            ):
                 _run(connection, [statement])
         for url in makers:
             with connect(url) as connection:
@@ -213,6 +215,16 @@ class Reader:
                     "alter default privileges in schema {} grant select on tables to {}"
                 ).format(Identifier(schema), Identifier(self.role))
 
+    def _closed(self, connection: psycopg.Connection) -> Iterator[Composed | SQL]:
+        """Yield what takes from the role what everybody may, where this user can take it."""
+        if not _asks(connection, "select rolsuper from pg_roles where rolname = current_user"):
+            return
+        for function in _MAKING_LARGE_OBJECTS:
+            if _asks(
+                connection, "select has_function_privilege(%s, %s, 'execute')", self.role, function
+            ):
+                yield SQL("revoke execute on function {} from public").format(SQL(function))
+
     def _connects(self, database_url: str) -> bool:
         try:
             with psycopg.connect(self.url(database_url), connect_timeout=10):
@@ -241,7 +253,7 @@ def _asks(connection: psycopg.Connection, question: str, *parameters: str) -> bo
 
 def _run(
     connection: psycopg.Connection,
-    statements: list[Composed],
+    statements: list[Composed | SQL] | list[Composed],
     *,
     named: list[Composed] | None = None,
     then: str = "",

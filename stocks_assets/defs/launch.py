@@ -21,6 +21,7 @@ from dagster._core.launcher import (
     WorkerStatus,
 )
 from dagster._core.run_coordinator import QueuedRunCoordinator
+from dagster._core.storage.tags import GRPC_INFO_TAG
 from dagster._grpc.types import CanCancelExecutionRequest, CanCancelExecutionResult
 from dagster._serdes import ConfigurableClass, ConfigurableClassData, deserialize_value
 
@@ -36,7 +37,7 @@ _MAX_RETRIES = "dagster/max_retries"
 _RETRIES_STEPS = "dagster/retry_on_asset_or_op_failure"
 _TASK_ID = "dagster-celery/task_id"
 # Set on runs that a code server has started, and on those of commands such as `stocks refresh`.
-_CODE_SERVER = "dagster/grpc_info"
+_CODE_SERVER = GRPC_INFO_TAG
 PROCESS_TAG = "stocks/process"
 # A run begins, and ends, without its lock.
 _SECONDS_WITHOUT_A_SIGN = 60

@@ -87,6 +87,9 @@ def test_the_reader_reads_silver_as_it_was_known_at_a_time(reader):
         "select * from ops.failures",
         "select * from bronze.objects",
         "copy gold.facts to '/tmp/facts'",
+        "select lo_create(0)",
+        "select lo_creat(0)",
+        "select lo_from_bytea(0, 'x')",
     ],
 )
 @pytest.mark.parametrize("mode", ["read only", "read write"])
@@ -125,6 +128,21 @@ def test_making_the_role_ready_again_changes_nothing(warehouse, owner, reader_ur
     before = owner.execute(rights).fetchall()
     READER.prepare(warehouse.database_url, owns_password=True)
     assert owner.execute(rights).fetchall() == before
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "create temporary table mine as select 1",
+        "create type pg_temp.mine as (number int)",
+        "create domain pg_temp.mine as int",
+        "create function pg_temp.mine() returns int language sql as 'select 1'",
+    ],
+)
+def test_what_an_analyst_has_for_a_session_keeps_nobody_out(warehouse, reader, statement):
+    reader.execute("set session characteristics as transaction read write")
+    reader.execute(statement)
+    READER.prepare(warehouse.database_url, owns_password=True)
 
 
 def test_who_may_not_make_roles_is_told_what_an_administrator_has_to_run(servers, owner):

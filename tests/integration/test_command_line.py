@@ -650,7 +650,7 @@ def test_broken_tickers_of_a_backfill_are_failed_and_their_retry_is_one_run(serv
     bucket = s3_bucket(served)
     kept = {}
     for ticker in known:
-        keys = [one.key for one in bucket.objects.filter(Prefix="bronze/companies/")]
+        keys = [one.key for one in bucket.objects.filter(Prefix="bronze/weekly_bars/")]
         if of_ticker := sorted(key for key in keys if f"_{ticker}_" in key):
             kept[ticker] = (of_ticker[-1], bucket.Object(of_ticker[-1]).get())
         if len(kept) == 2:
@@ -665,8 +665,8 @@ def test_broken_tickers_of_a_backfill_are_failed_and_their_retry_is_one_run(serv
         "{... on LaunchBackfillSuccess {backfillId}}}",
         p={
             "assetSelection": [
-                {"path": ["bronze", "companies"]},
-                {"path": ["silver", "companies"]},
+                {"path": ["bronze", "weekly_bars"]},
+                {"path": ["silver", "weekly_bars"]},
             ],
             "allPartitions": True,
         },
@@ -676,10 +676,11 @@ def test_broken_tickers_of_a_backfill_are_failed_and_their_retry_is_one_run(serv
     # The layer below went on for those that succeeded, though they are no neighbours, in one run.
     assert sorted(run["status"] for run in backfill["runs"]) == ["FAILURE", "FAILURE"]
     bronze, silver = (
-        statuses(served, "bronze", "companies"),
-        statuses(served, "silver", "companies"),
+        statuses(served, "bronze", "weekly_bars"),
+        statuses(served, "silver", "weekly_bars"),
     )
-    assert bronze == {"materialized": set(good), "failed": set(broken), "unmaterialized": set()}
+    assert bronze["materialized"] == set(good)
+    assert bronze["failed"] == set(broken)
     assert silver["failed"] >= set(torn)
     assert silver["materialized"] == set(good) - set(torn)
     assert silver["failed"] | silver["unmaterialized"] == {*broken, *torn}
@@ -699,8 +700,8 @@ def test_broken_tickers_of_a_backfill_are_failed_and_their_retry_is_one_run(serv
         "SUCCESS": torn,
     }
     assert len(retry["runs"]) == 2
-    assert statuses(served, "bronze", "companies") == bronze
-    assert statuses(served, "silver", "companies")["materialized"] == set(good)
+    assert statuses(served, "bronze", "weekly_bars") == bronze
+    assert statuses(served, "silver", "weekly_bars")["materialized"] == set(good)
 
 
 def tickers_of(run, served):

@@ -109,6 +109,7 @@ def series_of_many_shapes():
     shapes = [
         priced("FLAT", np.full(400, 33.33)),
         priced("STOPS", np.append(walk[:300], np.full(300, walk[299]))),
+        priced("HALTED", np.append(walk[:60], np.full(540, walk[59]))),
         priced("ZIGZAG", np.tile([0.0001, 0.0002], 200)),
         priced("TINY", np.round(walk / 3e4, 4)),
         priced("DEAR", walk * 20_000),

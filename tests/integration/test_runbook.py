@@ -133,6 +133,7 @@ def test_a_lost_database_is_made_anew_from_the_bucket(home):
     shutil.rmtree(home.home / "postgres")
     said = run(home, "database-lost")
     assert "Added 2 (ALLM, KLVN)" in said
+    home.succeed("up", "--detach")
     assert silver_content(home) == silver
     assert ask(home, GOLD) == gold
 

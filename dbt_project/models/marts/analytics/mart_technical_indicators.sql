@@ -4,8 +4,6 @@ indicators as (
     select * from {{ ref('int_daily_indicators') }}
 ),
 
--- TA-Lib takes what is nearer to zero than this for zero.
-{% set epsilon = '1e-14' -%}
 final as (
     select
         security_key,
@@ -22,7 +20,7 @@ final as (
         case when session_number >= 34 then macd_fast - ema_26 - macd_signal end as macd_histogram,
         case
             when session_number < 15 then null
-            when average_gain + average_loss < {{ epsilon }} then 0
+            when average_gain + average_loss = 0 then 0
             else 100 * (average_gain / (average_gain + average_loss))
         end as rsi_14,
         case when session_number >= 15 then average_true_range end as atr_14,
