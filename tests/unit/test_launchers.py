@@ -9,6 +9,7 @@ import dagster as dg
 import pytest
 import yaml
 from dagster._core.launcher import RunLauncher, WorkerStatus
+from dagster._core.storage.tags import GRPC_INFO_TAG
 from dagster._serdes import ConfigurableClassData
 
 from stocks_assets.defs import launch
@@ -83,7 +84,7 @@ def test_a_run_is_gone_once_it_has_given_no_sign_of_life_for_a_minute():
         assert watched.check_run_worker_health(unknown).status == WorkerStatus.RUNNING
 
 
-@pytest.mark.parametrize("tag", ["dagster/grpc_info", "stocks/process"])
+@pytest.mark.parametrize("tag", [GRPC_INFO_TAG, PROCESS_TAG])
 def test_beside_workers_runs_of_others_are_gone_with_their_lock(environment, tag):
     environment.setenv("STOCKS_LAUNCHER", "celery")
     environment.setenv("STOCKS_CELERY_BROKER_URL", BROKER)
