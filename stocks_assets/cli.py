@@ -23,7 +23,7 @@ from stocks_assets.domain.exports import Format
 from stocks_assets.domain.planner import Priority
 from stocks_assets.domain.tickers import parse_ticker
 from stocks_assets.errors import SettingsError, StocksError
-from stocks_assets.platform import Platform, Service
+from stocks_assets.platform import Checked, Platform, Service
 from stocks_assets.settings import PROJECT_ROOT
 from stocks_assets.stack.compose import write_compose_secrets
 
@@ -267,22 +267,36 @@ def init(
 def serve(
     service: Annotated[Service, typer.Argument(help="Which of Dagster's processes to become.")],
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="The port to listen on.", min=1, max=65535)] = 3000,
-    code: Annotated[str, typer.Option(help="Where the code location listens.")] = "127.0.0.1:4266",
+    port: Annotated[
+        int | None,
+        typer.Option(
+            help="The port to listen on. If none is named, the web server's is 3000, and the code "
+            "location listens on a socket in the home folder.",
+            min=1,
+            max=65535,
+        ),
+    ] = None,
+    code: Annotated[
+        str | None,
+        typer.Option(help="Host and port of the code location, if not that socket."),
+    ] = None,
 ) -> None:
     """Be one process of several, where something else starts them: containers, systemd.
 
-    The servers run, and hold what `stocks prepare` has made.
+    The servers run, and hold what `stocks prepare` has made. Whoever reaches a port of the code
+    location may start runs.
     """
     Platform.from_settings().serve(service, host=host, port=port, code=code)
 
 
 @app.command()
 def healthy(
-    service: Annotated[Service, typer.Argument(help="What runs on this machine.")],
-    port: Annotated[int, typer.Option(help="The port it listens on.", min=1, max=65535)] = 3000,
+    service: Annotated[Checked, typer.Argument(help="What runs on this machine.")],
+    port: Annotated[
+        int | None, typer.Option(help="The port that it was told to listen on.", min=1, max=65535)
+    ] = None,
 ) -> None:
-    """Exit with status 0 if a process that `stocks serve` became works, else with 1."""
+    """Exit with status 0 if what `stocks serve` or `stocks worker` started works, else with 1."""
     if not Platform.from_settings().is_healthy(service, port=port):
         sys.exit(1)
 

@@ -96,6 +96,15 @@ class Service(StrEnum):
     DAEMON = "daemon"
 
 
+class Checked(StrEnum):
+    """The processes that can be asked whether they work."""
+
+    CODE_LOCATION = "code-location"
+    WEBSERVER = "webserver"
+    DAEMON = "daemon"
+    WORKER = "worker"
+
+
 class Platform:
     """What `stocks` works with: everything below one home folder, as the settings say."""
 
@@ -211,7 +220,6 @@ class Platform:
         )
         is_ours = self._settings.brings_database
         roles.prepare(owns_passwords=is_ours)
-        roles.prepare_dagster(owns_passwords=is_ours)
         ensure_database(connections.dagster_database_url)
 
     def _run_log(self) -> Path:
@@ -456,44 +464,54 @@ class Platform:
         with self._servers(progress):
             progress("databases, tables and bucket are ready")
 
-    def serve(self, service: Service, *, host: str, port: int, code: str) -> NoReturn:
+    def serve(self, service: Service, *, host: str, port: int | None, code: str | None) -> NoReturn:
         """Become one of Dagster's processes, for who starts each by itself.
 
         `host` and `port` are where it listens, if it does; `code` is where the code location does.
+        Without a port that is a socket in the home, for processes that share it.
 
         Raises:
             StackError: a server does not run.
         """
-        location = ["-h", host, "-p", str(port), "--location-name", CODE_LOCATION]
         self._enter()
         workspace: list[str] = []
+        socket_path = self._code_socket()
         if service is not Service.CODE_LOCATION:
-            code_host, _, code_port = code.rpartition(":")
+            code_host, _, code_port = (code or "").rpartition(":")
+            where = f"host: {code_host}, port: {code_port}" if code else f"socket: {socket_path}"
             # Containers share the home: each reads what was written for itself.
-            path = self._write_workspace(
-                f"workspace-{service}", f"host: {code_host}, port: {code_port}"
-            )
-            workspace = ["-w", str(path)]
+            workspace = ["-w", str(self._write_workspace(f"workspace-{service}", where))]
+        listens = ["-h", host, "-p", str(port)] if port else ["-s", str(socket_path)]
+        location = [*listens, "--location-name", CODE_LOCATION]
+        page = ["-h", host, "-p", str(port or _UI_PORT)]
         arguments = {
             Service.CODE_LOCATION: ["dagster", "code-server", "start", *_CODE_MODULE, *location],
-            Service.WEBSERVER: [_WEBSERVER_MODULE, "-h", host, "-p", str(port), *workspace],
+            Service.WEBSERVER: [_WEBSERVER_MODULE, *page, *workspace],
             Service.DAEMON: ["stocks_assets.defs.daemon", "run", *workspace],
         }[service]
         if service is Service.CODE_LOCATION:
             from stocks_assets.adapters.dbt_project import ensure_manifest
 
             ensure_manifest()
+            if not port:
+                # One that was killed leaves it.
+                socket_path.unlink(missing_ok=True)
         sys.stdout.flush()
         os.execv(sys.executable, [sys.executable, "-m", *arguments])  # noqa: S606 # our own list
 
-    def is_healthy(self, service: Service, *, port: int) -> bool:
-        """Tell whether the process that `serve` became on this machine works."""
-        if service is Service.WEBSERVER:
-            return _answers(f"http://127.0.0.1:{port}/server_info")
+    def is_healthy(self, service: Checked, *, port: int | None) -> bool:
+        """Tell whether the process that `serve` or `work` became on this machine works."""
+        if service is Checked.WEBSERVER:
+            return _answers(f"http://127.0.0.1:{port or _UI_PORT}/server_info")
+        if service is Checked.WORKER:
+            from stocks_assets.defs.worker import answers
+
+            return answers(self._settings)
         self._enter()
+        listens = ["-p", str(port)] if port else ["-s", str(self._code_socket())]
         arguments = {
-            Service.CODE_LOCATION: ["dagster", "api", "grpc-health-check", "-p", str(port)],
-            Service.DAEMON: ["dagster._daemon", "liveness-check"],
+            Checked.CODE_LOCATION: ["dagster", "api", "grpc-health-check", *listens],
+            Checked.DAEMON: ["dagster._daemon", "liveness-check"],
         }[service]
         checked = subprocess.run([sys.executable, "-m", *arguments], check=False)
         return checked.returncode == 0

@@ -21,3 +21,11 @@ def hosts(settings: Settings) -> Set[str]:
     local = {"127.0.0.1", "localhost", "::1"}
     named = urlsplit(settings.ui_url).hostname if settings.ui_url else None
     return local | ({named} if named else set())
+
+
+def tls_host(settings: Settings) -> str | None:
+    """Return the `Host` of requests that come by TLS, through a proxy: that of an https:// URL."""
+    url = urlsplit(settings.ui_url or "")
+    if url.scheme != "https":
+        return None
+    return url.netloc.rpartition("@")[2].removesuffix(":443").lower()

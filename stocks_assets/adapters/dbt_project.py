@@ -31,6 +31,10 @@ _CONNECTION = ("DBT_HOST", "DBT_PORT", "DBT_USER", "DBT_DBNAME")
 _MANIFEST, _LINEAGE, _STAMP = "manifest.json", "lineage.json", "manifest.digest"
 _KEPT_PARSES = 8
 _SOURCES = ("*.sql", "*.yml", "*.md", "*.csv")
+# What a process needs of its environment, its mark in the embedded stack among it; by name or first
+# letters. The keys of the vendor, of the bucket and of Dagster's books are nothing to dbt.
+_NEEDED = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "DO_NOT_TRACK", "STOCKS_STACK_PROCESS")
+_NEEDED_BEGINNINGS = ("DBT_", "DAGSTER_DBT_", "PG", "PYTHON", "LC_", "LD_", "DYLD_", "SSL_")
 # The SQL of a full refresh says what columns are made of; the other, how rows are added. It takes
 # no server to compile, and hardly longer than parsing alone.
 _COMPILE = (
@@ -62,7 +66,7 @@ def ensure_manifest() -> Path:
                 [DBT_EXECUTABLE, *_COMPILE],
                 cwd=PROJECT_DIR,
                 env={
-                    **os.environ,
+                    **part_of_dbt(os.environ),
                     "DBT_PROFILES_DIR": str(PROJECT_DIR),
                     "DBT_TARGET_PATH": str(target),
                     "DBT_LOG_PATH": str(target),
@@ -130,6 +134,15 @@ def project_digest() -> str:
             if relative.parts[0] not in ("target", "logs", "dbt_packages"):
                 digest.update(f"\0{relative}\0".encode() + path.read_bytes())
     return digest.hexdigest()
+
+
+def part_of_dbt(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return what of `environment` dbt is given."""
+    return {
+        name: value
+        for name, value in environment.items()
+        if name in _NEEDED or name.startswith(_NEEDED_BEGINNINGS)
+    }
 
 
 @contextmanager

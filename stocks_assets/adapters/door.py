@@ -3,7 +3,8 @@
 import base64
 import hashlib
 import hmac
-from collections.abc import Set
+import time
+from collections.abc import Callable, Set
 from http import HTTPStatus
 from http.cookies import CookieError, SimpleCookie
 from typing import Literal
@@ -13,7 +14,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-COOKIE = "stocks_session"
+SESSION_SECONDS = 7 * 24 * 3600
 # Says which versions run, and so whether it runs.
 _OPEN = "/server_info"
 _REALM = 'Basic realm="stocks", charset="UTF-8"'
@@ -23,16 +24,26 @@ class Door:
     """An ASGI application that lets `app` be seen by who knows the password only.
 
     The password comes by HTTP's basic authentication, from scripts each time; a browser is given a
-    cookie, which its web sockets carry as well. `hosts` are the names that the UI has: with another
-    one, a page elsewhere has made its own name lead here.
+    cookie for a week, which its web sockets carry as well. `hosts` are the names that the UI has:
+    with another one, a page elsewhere has made its own name lead here. `tls_host` is the `Host` by
+    which a proxy speaks TLS for the UI.
     """
 
-    def __init__(self, app: ASGIApp, password: str, hosts: Set[str]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        password: str,
+        hosts: Set[str],
+        tls_host: str | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._app = app
         self._password = password.encode()
         self._hosts = hosts
-        # What cannot be had without the password, and gives nothing of it away.
-        self._session = hmac.new(self._password, b"session", hashlib.sha256).hexdigest()
+        self._tls_host = tls_host
+        self._clock = clock
+        # Browsers tell no ports apart: the UI of another home has a cookie of another name.
+        self._name = f"stocks_session_{self._sealed('name')[:8]}"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request of the web server."""
@@ -52,12 +63,13 @@ class Door:
         elif scope["method"] == "GET" and "text/html" in headers.get("accept", ""):
             # The address in the browser may hold the password: it goes, the cookie stays.
             query = f"?{scope['query_string'].decode('latin-1')}" if scope["query_string"] else ""
-            clean = f"{scope['scheme']}://{headers['host']}{scope['path']}{query}"
+            scheme = "https" if self._is_by_tls(headers) else scope["scheme"]
+            clean = f"{scheme}://{headers['host']}{scope['path']}{query}"
             response = RedirectResponse(clean, HTTPStatus.SEE_OTHER)
-            response.headers.append("set-cookie", self._cookie())
+            response.headers.append("set-cookie", self._cookie(headers))
             await response(scope, receive, send)
         else:
-            await self._app(scope, receive, self._with_cookie(send))
+            await self._app(scope, receive, self._with_cookie(headers, send))
 
     def _is_foreign(self, scope: Scope, headers: Headers) -> bool:
         """Tell whether a page of another site is behind the request."""
@@ -85,10 +97,8 @@ class Door:
             cookies.load(headers.get("cookie", ""))
         except CookieError:
             cookies.clear()
-        morsel = cookies.get(COOKIE)
-        if morsel is not None and hmac.compare_digest(
-            morsel.value.encode(), self._session.encode()
-        ):
+        morsel = cookies.get(self._name)
+        if morsel is not None and self._is_session(morsel.value):
             return "cookie"
         scheme, _, given = headers.get("authorization", "").partition(" ")
         if scheme.lower() == "basic":
@@ -100,13 +110,28 @@ class Door:
                 return "password"
         return None
 
-    def _cookie(self) -> str:
-        return f"{COOKIE}={self._session}; Path=/; HttpOnly; SameSite=Lax"
+    def _sealed(self, text: str) -> str:
+        """Return what cannot be had without the password, and gives nothing of it away."""
+        return hmac.new(self._password, text.encode(), hashlib.sha256).hexdigest()
 
-    def _with_cookie(self, send: Send) -> Send:
+    def _is_session(self, value: str) -> bool:
+        end, _, seal = value.partition(".")
+        is_ours = hmac.compare_digest(seal.encode(), self._sealed(f"session to {end}").encode())
+        return is_ours and self._clock() < int(end)
+
+    def _is_by_tls(self, headers: Headers) -> bool:
+        return self._tls_host is not None and headers.get("host", "").lower() == self._tls_host
+
+    def _cookie(self, headers: Headers) -> str:
+        end = int(self._clock()) + SESSION_SECONDS
+        value = f"{end}.{self._sealed(f'session to {end}')}"
+        kept = f"{self._name}={value}; Max-Age={SESSION_SECONDS}; Path=/; HttpOnly; SameSite=Lax"
+        return f"{kept}; Secure" if self._is_by_tls(headers) else kept
+
+    def _with_cookie(self, headers: Headers, send: Send) -> Send:
         async def sent(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).append("set-cookie", self._cookie())
+                MutableHeaders(scope=message).append("set-cookie", self._cookie(headers))
             await send(message)
 
         return sent

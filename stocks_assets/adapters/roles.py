@@ -35,10 +35,10 @@ _RELATIONS = """
     from pg_class join pg_namespace on pg_namespace.oid = relnamespace
     where nspname = any(%(schemas)s) and relname <> all(%(but)s) and relkind = any('{r,p,v,m,f}')
         and pg_has_role(relowner, 'usage')
-        and exists (
+        and case when to_regrole(quote_ident(%(role)s)) is null then true else exists (
             select from unnest(%(privileges)s::text[]) as privilege
             where not has_table_privilege(%(role)s::text, pg_class.oid, privilege)
-        )
+        ) end
     order by 1
 """
 # Statements that give `role` the relations and routines of the models that are not its own.
@@ -46,18 +46,77 @@ _FOREIGN = """
     select format('alter table %%s owner to %%I', pg_class.oid::regclass, %(role)s::text)
     from pg_class join pg_namespace on pg_namespace.oid = relnamespace
     where (nspname = any(%(models)s) or nspname = 'ops' and relname = any(%(books)s))
-        and relkind = any('{r,p,v,m,f}') and relowner <> to_regrole(quote_ident(%(role)s))
+        and relkind = any('{r,p,v,m,f}')
+        and relowner is distinct from to_regrole(quote_ident(%(role)s))
     union all
     select format('alter routine %%s owner to %%I', pg_proc.oid::regprocedure, %(role)s::text)
     from pg_proc join pg_namespace on pg_namespace.oid = pronamespace
-    where nspname = any(%(models)s) and proowner <> to_regrole(quote_ident(%(role)s))
+    where nspname = any(%(models)s)
+        and proowner is distinct from to_regrole(quote_ident(%(role)s))
 """
 _FOREIGN_TO_DAGSTER = """
     select format('alter table %%s owner to %%I', pg_class.oid::regclass, %(role)s::text)
     from pg_class join pg_namespace on pg_namespace.oid = relnamespace
     where nspname = 'public' and relkind = any('{r,p,v,m}')
-        and relowner <> to_regrole(quote_ident(%(role)s))
+        and relowner is distinct from to_regrole(quote_ident(%(role)s))
 """
+
+
+class _Orders:
+    """Statements as they are run, or kept for an administrator from the first that is refused."""
+
+    def __init__(self) -> None:
+        self._refused: str | None = None
+        self._kept: dict[str, list[str]] = {}
+
+    @property
+    def are_kept(self) -> bool:
+        """Whether a statement was refused."""
+        return self._refused is not None
+
+    def run(
+        self,
+        connection: psycopg.Connection,
+        statement: Composed | SQL,
+        *,
+        named: Composed | None = None,
+    ) -> None:
+        """Run `statement`, or keep it as `named`."""
+        try:
+            if not self.are_kept:
+                connection.execute(statement)
+                return
+        except (psycopg.errors.DuplicateSchema, psycopg.errors.DuplicateDatabase):
+            return
+        except psycopg.errors.InsufficientPrivilege as error:
+            self._refused = error.diag.message_primary
+        kept = self._kept.setdefault(connection.info.dbname, [])
+        kept.append((named or statement).as_string(connection))
+
+    def run_each(
+        self,
+        connection: psycopg.Connection,
+        statements: Iterator[Composed | SQL] | Iterator[Composed],
+    ) -> None:
+        """Run each statement before the next one is found."""
+        for statement in statements:
+            self.run(connection, statement)
+
+    def insist(self) -> None:
+        """Insist that none was refused.
+
+        Raises:
+            StackError: one was; the message says what an administrator has to run.
+        """
+        if self.are_kept:
+            wanted = "; then ".join(
+                f"in the database {database!r}: {'; '.join(statements)}"
+                for database, statements in self._kept.items()
+            )
+            raise StackError(
+                f"the roles in PostgreSQL are not ready: {self._refused}; "
+                f"as an administrator run {wanted}"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,29 +135,33 @@ class Role:
     def _password(self) -> str:
         return str(conninfo_to_dict(self.url).get("password") or "")
 
-    def make(self, owner: psycopg.Connection, *, owns_password: bool) -> None:
-        """Make the role unless it is there, and see that it comes in with the URL's password.
+    def make(self, owner: psycopg.Connection, orders: _Orders, *, owns_password: bool) -> None:
+        """Make the role unless it is there.
 
-        `owns_password` says that it may be set where it is another one.
-
-        Raises:
-            SettingsError: it does not come in.
-            StackError: the owner may not make roles; the message says what to run.
+        `owns_password` says that its password may be set where the URL has another one.
         """
         is_there = _asks(owner, "select to_regrole(quote_ident(%s)) is not null", self.name)
         if not is_there:
             create = SQL("create role {} login password ").format(Identifier(self.name))
             # Two commands may come here at once.
             with suppress(psycopg.errors.DuplicateObject):
-                _run(owner, [create + self._encrypted(owner)], named=[create + SQL("'...'")])
+                orders.run(owner, create + self._encrypted(owner), named=create + SQL("'...'"))
         elif owns_password and not self._comes_in():
-            _run(
+            alter = SQL("alter role {} login password ").format(Identifier(self.name))
+            orders.run(owner, alter + self._encrypted(owner), named=alter + SQL("'...'"))
+
+    def lend(self, owner: psycopg.Connection, orders: _Orders) -> None:
+        """Let the owner act as the role: what goes to a role is given by who may be it.
+
+        From PostgreSQL 16 on, who makes a role may only administer it.
+        """
+        may_act = "member" if owner.info.server_version < 160_000 else "set"
+        if not orders.are_kept and not _asks(
+            owner, "select pg_has_role(quote_ident(%s)::regrole, %s)", self.name, may_act
+        ):
+            orders.run(
                 owner,
-                [
-                    SQL("alter role {} login password {}").format(
-                        Identifier(self.name), self._encrypted(owner)
-                    )
-                ],
+                SQL("grant {} to {}").format(Identifier(self.name), Identifier(owner.info.user)),
             )
 
     def require(self) -> None:
@@ -144,64 +207,72 @@ class Roles:
     def prepare(self, *, owns_passwords: bool) -> None:
         """Make the roles ready for what is there; what is in place is left alone.
 
-        A role that is the owner itself needs nothing. The warehouse has been migrated before.
+        A role that is the owner itself needs nothing, and Dagster's on another server is others'.
+        The warehouse has been migrated before.
 
         Raises:
             SettingsError: a role does not come in with the password that its URL has.
-            StackError: the owner may not do it; the message says what to run.
+            StackError: the owner may not do it; the message says what an administrator has to run.
         """
         owner = _user(self.owner_url)
+        orders = _Orders()
         with self._alone() as connection:
             for role in (self.loader, self.transformer):
                 if role.name != owner:
-                    role.make(connection, owns_password=owns_passwords)
-                    _run_each(connection, self._may_come_in(connection, role))
-                    role.require()
+                    role.make(connection, orders, owns_password=owns_passwords)
+                    orders.run_each(connection, self._may_come_in(connection, role))
+                    if not orders.are_kept:
+                        role.require()
             if self.loader.name != owner:
-                _run_each(connection, self._loader_may(connection))
+                orders.run_each(connection, self._loader_may(connection))
             if self.transformer.name != owner:
-                _run_each(connection, self._transformer_may(connection))
-            elif self.loader.name != owner:
-                _run_each(connection, self._loader_sees_models(connection))
+                orders.run_each(connection, self._transformer_may(connection))
+                self._hand_over_models(connection, orders)
+            if {self.loader.name, self.transformer.name} != {owner}:
+                # The loader, and not only the transformer, looks at gold.
+                orders.run_each(connection, self._loader_sees_models(connection))
+            if self.dagster.name != owner and _same_server(self.dagster.url, self.owner_url):
+                self._prepare_dagster(connection, orders, owns_password=owns_passwords)
+        orders.insist()
         if self.loader.name != self.transformer.name:
             # Who makes the models lets the loader read them, and that may be the owner.
             with connect(self.transformer.url) as connection:
-                _run_each(connection, self._loader_may_read_models(connection))
+                orders.run_each(connection, self._loader_may_read_models(connection))
+            orders.insist()
 
-    def prepare_dagster(self, *, owns_passwords: bool) -> None:
-        """Make Dagster's role and database ready, if they are on the owner's server.
-
-        Raises:
-            SettingsError: the role does not come in with the password that its URL has.
-            StackError: the owner may not do it; the message says what to run.
-        """
-        role, owner = self.dagster, _user(self.owner_url)
-        if role.name == owner or not _same_server(role.url, self.owner_url):
-            return
-        database = _database(role.url)
-        if database == _database(self.owner_url):
+    def _prepare_dagster(
+        self, connection: psycopg.Connection, orders: _Orders, *, owns_password: bool
+    ) -> None:
+        """Make Dagster's role and its database, which nobody else comes into."""
+        role, database = self.dagster, _database(self.dagster.url)
+        if database == connection.info.dbname:
             raise SettingsError(
                 f"{role.setting} names the warehouse's own database {database!r} with a role of "
                 "its own; name another database, which is made"
             )
-        with self._alone() as connection:
-            role.make(connection, owns_password=owns_passwords)
+        role.make(connection, orders, owns_password=owns_password)
+        held_by = connection.execute(
+            "select pg_get_userbyid(datdba) from pg_database where datname = %s", (database,)
+        ).fetchone()
+        if held_by in (None, (connection.info.user,)):
             theirs = Identifier(database), Identifier(role.name)
-            held_by = connection.execute(
-                "select pg_get_userbyid(datdba) from pg_database where datname = %s", (database,)
-            ).fetchone()
             if held_by is None:
-                _run(connection, [SQL("create database {} owner {}").format(*theirs)])
-                _run(
-                    connection, [SQL("revoke connect on database {} from public").format(theirs[0])]
-                )
-            elif held_by == (owner,):
-                _run(connection, [SQL("alter database {} owner to {}").format(*theirs)])
-        if held_by is not None:
-            with connect(_in_database(self.owner_url, database)) as connection:
-                given = connection.execute(_FOREIGN_TO_DAGSTER, {"role": role.name}).fetchall()
-                _run_each(connection, (SQL(statement) for (statement,) in given))
-        role.require()
+                orders.run(connection, SQL("create database {}").format(theirs[0]))
+            role.lend(connection, orders)
+            # By the owner of the database, so before it is another.
+            orders.run(
+                connection, SQL("revoke connect on database {} from public").format(theirs[0])
+            )
+            give = SQL("alter database {} owner to {}").format(*theirs)
+            if held_by is None:
+                orders.run(connection, give)
+            else:
+                with connect(_in_database(self.owner_url, database)) as inside:
+                    given = inside.execute(_FOREIGN_TO_DAGSTER, {"role": role.name}).fetchall()
+                    orders.run(inside, give)
+                    orders.run_each(inside, (SQL(statement) for (statement,) in given))
+        if not orders.are_kept:
+            role.require()
 
     @contextmanager
     def _alone(self) -> Iterator[psycopg.Connection]:
@@ -242,11 +313,18 @@ class Roles:
         yield from _relations(connection, name, ("silver",), _READ)
         if not _asks(connection, "select has_table_privilege(%s, 'ops.batches', 'select')", name):
             yield SQL("grant select on table ops.batches to {}").format(Identifier(name))
-        books = {"models": list(_MODELS), "books": list(_BOOKS_OF_MODELS), "role": name}
-        for (statement,) in connection.execute(_FOREIGN, books).fetchall():
-            yield SQL(statement)
-        # The loader, and not only the transformer, looks at gold.
-        yield from self._loader_sees_models(connection)
+
+    def _hand_over_models(self, connection: psycopg.Connection, orders: _Orders) -> None:
+        """Give the transformer what was made before there was such a role."""
+        books = {
+            "models": list(_MODELS),
+            "books": list(_BOOKS_OF_MODELS),
+            "role": self.transformer.name,
+        }
+        foreign = connection.execute(_FOREIGN, books).fetchall()
+        if foreign:
+            self.transformer.lend(connection, orders)
+        orders.run_each(connection, (SQL(statement) for (statement,) in foreign))
 
     def _loader_sees_models(self, connection: psycopg.Connection) -> Iterator[Composed | SQL]:
         for schema in _MODELS:
@@ -322,36 +400,12 @@ def _relations(
 
 
 def _asks(connection: psycopg.Connection, question: str, *parameters: str) -> bool:
-    with connection.cursor(row_factory=scalar_row) as cursor:
-        return bool(cursor.execute(question.encode(), parameters).fetchone())
-
-
-def _run_each(
-    connection: psycopg.Connection, statements: Iterator[Composed | SQL] | Iterator[Composed]
-) -> None:
-    """Run each statement before the next one is found."""
-    for statement in statements:
-        _run(connection, [statement])
-
-
-def _run(
-    connection: psycopg.Connection,
-    statements: Sequence[Composed | SQL],
-    *,
-    named: Sequence[Composed] | None = None,
-) -> None:
-    """Run `statements`; where that is not allowed, tell an administrator to run `named`."""
+    """Return the answer; of a role or schema that an administrator has still to make it is no."""
     try:
-        for statement in statements:
-            connection.execute(statement)
-    except (psycopg.errors.DuplicateSchema, psycopg.errors.DuplicateDatabase):
-        return
-    except psycopg.errors.InsufficientPrivilege as error:
-        wanted = "; ".join(one.as_string(connection) for one in named or statements)
-        raise StackError(
-            f"the roles in PostgreSQL are not ready: {error.diag.message_primary}; "
-            f"as an administrator run: {wanted}"
-        ) from error
+        with connection.cursor(row_factory=scalar_row) as cursor:
+            return bool(cursor.execute(question.encode(), parameters).fetchone())
+    except (psycopg.errors.UndefinedObject, psycopg.errors.InvalidSchemaName):
+        return False
 
 
 def _user(url: str) -> str:

@@ -1,6 +1,8 @@
 """PostgreSQL: connections, migrations, locks, and the tables that runs keep their books in."""
 
 import hashlib
+import logging
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,6 +33,9 @@ from stocks_assets.errors import StackError
 # More parts of a lock than that are held as the whole: PostgreSQL keeps locks in shared memory. The
 # tickers of a run are 500 at most, and a few more where policies keep runs of layers apart.
 PARTS_OF_A_LOCK = 600
+# How often a session is asked for that holds a lock whose loss matters.
+_SECONDS_BETWEEN_LOOKS = 5
+_log = logging.getLogger(__name__)
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _LISTINGS: Mapping[str, pl.DataType] = {
     "ticker": pl.String(),
@@ -152,7 +157,7 @@ class Warehouse:
     def lock(self, name: str) -> Iterator[None]:
         """Hold the lock `name`, which one process at a time can have; it ends with the process."""
         with self._session() as connection:
-            connection.execute("select pg_advisory_lock(%s)", (_lock_number(name),))
+            connection.execute("select pg_advisory_lock(%s)", (lock_number(name),))
             yield
 
     @contextmanager
@@ -162,13 +167,13 @@ class Warehouse:
         Each part is a lock in PostgreSQL's memory, which has room for some thousands; of more than
         600 the whole is held.
         """
-        numbers = sorted({_lock_number(f"{name} {part}") for part in parts})
+        numbers = sorted({lock_number(f"{name} {part}") for part in parts})
         if len(numbers) > PARTS_OF_A_LOCK:
             with self.lock(name):
                 yield
             return
         with self._session() as connection:
-            connection.execute("select pg_advisory_lock_shared(%s)", (_lock_number(name),))
+            connection.execute("select pg_advisory_lock_shared(%s)", (lock_number(name),))
             # All take them in one order, so none waits for another that waits for it.
             connection.execute(
                 "select pg_advisory_lock(number) from unnest(%s::bigint[]) as number", (numbers,)
@@ -184,16 +189,27 @@ class Warehouse:
             connection.execute(SQL("lock table {} in share mode").format(Identifier(schema, table)))
 
     @contextmanager
-    def lock_if_free(self, name: str) -> Iterator[bool]:
-        """Hold the lock `name` if nobody has it; yields whether it is held."""
+    def lock_if_free(
+        self, name: str, *, on_loss: Callable[[], None] | None = None
+    ) -> Iterator[bool]:
+        """Hold the lock `name` if nobody has it; yields whether it is held.
+
+        It is lost with its session, as when the server is started again: a thread calls `on_loss`
+        within seconds, within a minute where the network does not answer.
+        """
         with self._session() as connection:
-            row = connection.execute("select pg_try_advisory_lock(%s)", (_lock_number(name),))
-            yield row.fetchone() == (True,)
+            row = connection.execute("select pg_try_advisory_lock(%s)", (lock_number(name),))
+            is_held = row.fetchone() == (True,)
+            if not is_held or on_loss is None:
+                yield is_held
+                return
+            with _watched(connection, on_loss):
+                yield is_held
 
     @contextmanager
     def _session(self) -> Iterator[psycopg.Connection]:
-        """Yield a connection for a lock, which the server soon ends if its machine is gone."""
-        with connect(self.database_url, autocommit=True) as connection:
+        """Yield a connection for a lock, which either side soon ends if the other is gone."""
+        with connect(self.database_url, autocommit=True, tcp_user_timeout=30_000) as connection:
             connection.execute(
                 "set tcp_keepalives_idle = 20; set tcp_keepalives_interval = 10; "
                 "set tcp_keepalives_count = 3"
@@ -206,7 +222,7 @@ class Warehouse:
         # Shared: the steps of a run may be processes of their own.
         with self._session() as connection:
             connection.execute(
-                "select pg_advisory_lock_shared(%s)", (_lock_number(f"run {run_id}"),)
+                "select pg_advisory_lock_shared(%s)", (lock_number(f"run {run_id}"),)
             )
             yield
 
@@ -217,7 +233,7 @@ class Warehouse:
 
     def held(self, names: Iterable[str]) -> set[str]:
         """Return those locks of `names` that any process holds."""
-        numbers = {_lock_number(name): name for name in names}
+        numbers = {lock_number(name): name for name in names}
         with self.connect() as connection, connection.cursor(row_factory=scalar_row) as cursor:
             held = cursor.execute(
                 "select (classid::bigint << 32) | objid::bigint from pg_locks "
@@ -848,7 +864,7 @@ class FetchJournal:
 
         Yields False where one of them is making it, or has made it since it was decided on.
         """
-        number = _lock_number(f"fetch {call.dataset} {call.ticker} {call.part}")
+        number = lock_number(f"fetch {call.dataset} {call.ticker} {call.part}")
         with self._pool.connection() as connection:
             row = connection.execute("select pg_try_advisory_lock(%s)", (number,)).fetchone()
             if row != (True,):
@@ -903,7 +919,8 @@ def _note_loaded(
     )
 
 
-def _lock_number(name: str) -> int:
+def lock_number(name: str) -> int:
+    """Return what PostgreSQL knows the lock `name` by."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], signed=True)
 
 
@@ -941,8 +958,38 @@ def where(database_url: str) -> str:
 
 
 @contextmanager
-def connect(database_url: str, *, autocommit: bool = False) -> Iterator[psycopg.Connection]:
+def _watched(connection: psycopg.Connection, on_loss: Callable[[], None]) -> Iterator[None]:
+    """Call `on_loss` in a thread if the connection, which nobody else uses meanwhile, is lost."""
+    ended = threading.Event()
+
+    def look() -> None:
+        while not ended.wait(_SECONDS_BETWEEN_LOOKS):
+            try:
+                connection.execute("select 1")
+            except psycopg.Error:
+                _log.warning("a lock is lost with its session", exc_info=True)
+                on_loss()
+                return
+
+    thread = threading.Thread(target=look, name="lock", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+@contextmanager
+def connect(
+    database_url: str,
+    *,
+    autocommit: bool = False,
+    **options: Any,  # noqa: ANN401 # libpq's own
+) -> Iterator[psycopg.Connection]:
     """Yield a connection; its work is committed when the block ends well.
+
+    `options` are those of libpq.
 
     Raises:
         StackError: no connection can be made.
@@ -953,6 +1000,7 @@ def connect(database_url: str, *, autocommit: bool = False) -> Iterator[psycopg.
             autocommit=autocommit,
             connect_timeout=10,
             application_name="stocks_assets",
+            **options,
         )
     except (psycopg.OperationalError, psycopg.ProgrammingError) as error:
         reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__

@@ -5,6 +5,7 @@ tickers of the batch, and all build just what changed; the models across tickers
 """
 
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -15,7 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-from dagster_dbt import DagsterDbtTranslator, DbtCliResource, DbtProject, dbt_assets
+from dagster_dbt import (
+    DagsterDbtTranslator,
+    DbtCliInvocation,
+    DbtCliResource,
+    DbtProject,
+    dbt_assets,
+)
 from packaging.version import Version
 from pydantic import Field
 
@@ -25,6 +32,7 @@ from stocks_assets.adapters.dbt_project import (
     dbt_environment,
     ensure_manifest,
     parse_cache,
+    part_of_dbt,
     project_digest,
     project_lineage,
 )
@@ -60,11 +68,24 @@ class Gold(dg.Config):
 
 
 class Dbt(DbtCliResource):
-    """The dbt command line, without the two seconds that asking it for its version takes."""
+    """The dbt command line, without the two seconds that asking it for its version takes.
+
+    It is given its part of the environment.
+    """
 
     @cached_property
     def _cli_version(self) -> Version:
         return Version(version("dbt-core"))
+
+    def cli(self, *arguments: Any, **options: Any) -> DbtCliInvocation:  # noqa: ANN401 # handed on
+        """Start dbt, as the base class does; the environment is whole again when it has started."""
+        whole = dict(os.environ)
+        for name in whole.keys() - part_of_dbt(whole):
+            del os.environ[name]
+        try:
+            return super().cli(*arguments, **options)
+        finally:
+            os.environ.update(whole)
 
 
 def dbt_resource() -> Dbt:

@@ -41,6 +41,8 @@ _CODE_SERVER = GRPC_INFO_TAG
 PROCESS_TAG = "stocks/process"
 # A run begins, and ends, without its lock.
 _SECONDS_WITHOUT_A_SIGN = 60
+# A worker says that it has a run, and locks it then.
+_SECONDS_UNTIL_LOCKED = 10
 _logger = logging.getLogger(__name__)
 # A run whose worker was killed is done again, by another one.
 _ATTEMPTS_AFTER_A_KILL = 3
@@ -102,16 +104,18 @@ class SettingsRunQueue(QueuedRunCoordinator[Any]):
 class Watch:
     """Tells of runs whether their processes live, by the locks that they hold in PostgreSQL.
 
-    A run without a sign of life is gone when it has had none for `_SECONDS_WITHOUT_A_SIGN`.
+    A run without a sign of life is gone when it has had none for so many `seconds`.
     """
 
     def __init__(
         self,
         warehouse: Callable[[], Warehouse] | None = None,
         clock: Callable[[], float] = time.monotonic,
+        seconds: float = _SECONDS_WITHOUT_A_SIGN,
     ) -> None:
         self._warehouse = warehouse or _warehouse
         self._clock = clock
+        self._seconds = seconds
         self._missed_since: dict[str, float] = {}
 
     def look_after(
@@ -122,10 +126,18 @@ class Watch:
             self._missed_since.pop(run.run_id, None)
             return CheckRunHealthResult(WorkerStatus.RUNNING)
         now = self._clock()
-        if now - self._missed_since.setdefault(run.run_id, now) < _SECONDS_WITHOUT_A_SIGN:
+        if now - self._missed_since.setdefault(run.run_id, now) < self._seconds:
             return CheckRunHealthResult(WorkerStatus.RUNNING)
         del self._missed_since[run.run_id]
         return CheckRunHealthResult(WorkerStatus.NOT_FOUND, "its process is gone")
+
+
+class WatchesStarts:
+    """A launcher that knows of runs which have not begun whether they ever will."""
+
+    def is_lost(self, run: dg.DagsterRun) -> bool:
+        """Tell whether what took `run`, to begin it, is gone."""
+        raise NotImplementedError
 
 
 class WatchedRunLauncher(DefaultRunLauncher):
@@ -200,6 +212,8 @@ def celery_settings(settings: Settings) -> dict[str, Any]:
             "worker_redirect_stdouts": False,
             "broker_transport_options": {
                 "visibility_timeout": _SECONDS_UNTIL_HANDED_OUT_AGAIN,
+                # Look at each turn, every ten seconds, and not at each tenth.
+                "unacked_restore_throttle": 1,
                 "max_retries": 3,
                 "interval_start": 0,
                 "interval_step": 0.2,
@@ -216,15 +230,19 @@ def held_by_worker(run_id: str) -> str:
 
 def _celery_launcher(settings: Settings, inst_data: ConfigurableClassData) -> RunLauncher:
     try:
-        from dagster_celery.launcher import CeleryRunLauncher  # noqa: PLC0415 # an extra
+        from celery.states import PENDING  # noqa: PLC0415 # an extra
+        from dagster_celery.launcher import CeleryRunLauncher  # noqa: PLC0415
     except ImportError as error:
         raise SettingsError(
             f"STOCKS_LAUNCHER=celery needs the extra 'workers' to be installed: {error}"
         ) from error
 
-    watch = Watch()
+    watch, watch_of_starts = Watch(), Watch(seconds=_SECONDS_UNTIL_LOCKED)
 
-    class WatchedCeleryRunLauncher(CeleryRunLauncher):
+    def is_held(run: dg.DagsterRun) -> bool:
+        return bool(_warehouse().held([held_by_worker(run.run_id)]))
+
+    class WatchedCeleryRunLauncher(CeleryRunLauncher, WatchesStarts):
         """Hands runs to workers, and knows which of them live."""
 
         def launch_run(self, context: LaunchRunContext) -> None:
@@ -243,14 +261,23 @@ def _celery_launcher(settings: Settings, inst_data: ConfigurableClassData) -> Ru
             return bool(super().terminate(run_id))
 
         def check_run_worker_health(self, run: dg.DagsterRun) -> CheckRunHealthResult:
-            if PROCESS_TAG in run.tags:
-                return watch.look_after(run)
             if _TASK_ID not in run.tags:
+                # A command has it, or a code server had it before there were workers.
+                if {_CODE_SERVER, PROCESS_TAG} & run.tags.keys():
+                    return watch.look_after(run)
                 # It was started otherwise.
                 return CheckRunHealthResult(WorkerStatus.RUNNING)
-            if _warehouse().held([held_by_worker(run.run_id)]):
+            if is_held(run):
                 return CheckRunHealthResult(WorkerStatus.RUNNING)
             return CheckRunHealthResult(WorkerStatus.NOT_FOUND, "its worker is gone")
+
+        def is_lost(self, run: dg.DagsterRun) -> bool:
+            # Of one that waits in the queue, Celery knows nothing yet.
+            task_id = run.tags.get(_TASK_ID)
+            if task_id is None or self.celery.AsyncResult(task_id).state == PENDING:
+                return False
+            found = watch_of_starts.look_after(run, lambda: is_held(run))
+            return found.status == WorkerStatus.NOT_FOUND
 
     return WatchedCeleryRunLauncher(
         default_queue="dagster", inst_data=inst_data, **celery_settings(settings)

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp
 
 from stocks_assets.adapters.door import Door
 from stocks_assets.settings import read_settings
-from stocks_assets.ui import hosts, ui_password
+from stocks_assets.ui import hosts, tls_host, ui_password
 
 
 def main() -> None:
@@ -22,7 +22,7 @@ def main() -> None:
     @functools.wraps(make_app)
     def make_closed_app(*arguments: object, **options: object) -> ASGIApp:
         app: ASGIApp = make_app(*arguments, **options)  # type: ignore[arg-type] # handed on
-        return Door(app, ui_password(settings), hosts(settings))
+        return Door(app, ui_password(settings), hosts(settings), tls_host(settings))
 
     # The command has no place to hang a middleware into.
     setattr(cli, make_app.__name__, make_closed_app)

@@ -84,9 +84,9 @@ class EmbeddedS3:
         homes.prepare(self._home)
         with homes.working_in(self._home), held(self._home, NAME):
             record = processes.read(self._home, NAME)
-            if record and not self._wait_for(record):
-                # It hangs.
-                processes.stop(self._home, NAME)
+            if record and (self._knows_no_users(record) or not self._wait_for(record)):
+                # It is of an older version, or it hangs.
+                processes.stop(self._home, NAME, timeout=_STOP_SECONDS)
                 record = None
             elif record and self._write_users():
                 # The server reads its users again.
@@ -122,6 +122,9 @@ class EmbeddedS3:
             address=_url(record.ports[_S3]),
             create_time=record.create_time,
         )
+
+    def _knows_no_users(self, record: processes.Record) -> bool:
+        return not any(argument.startswith("-s3.config=") for argument in record.argv)
 
     def _launch(self) -> processes.Record:
         program = _program()

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 import boto3
 import httpx
+import psutil
 import psycopg
 import pytest
 import yaml
@@ -114,10 +115,10 @@ class Compose:
         assert code == 0, said
         return said
 
-    def up(self, name: str) -> None:
+    def up(self, name: str, command: str | None = None, check: str | None = None) -> None:
         """Start a service that stays, and wait until compose would call it healthy."""
-        self.running[name] = self.start(name)
-        check = " ".join(SERVICES[name]["healthcheck"]["test"][1:])
+        self.running[name] = self.start(name, command)
+        check = check or " ".join(SERVICES[name]["healthcheck"]["test"][1:])
         deadline = time.monotonic() + 180
         while self.start(name, check).wait(60) != 0:
             said = (self.folder / f"{name}.log").read_text()
@@ -125,10 +126,17 @@ class Compose:
             assert time.monotonic() < deadline, said
             time.sleep(1)
 
-    def restart(self, name: str) -> None:
+    def up_beside(self, name: str, options: str, checked: str) -> None:
+        """Start another one of a service, with other options."""
+        first = self.running[name]
+        self.up(name, f"stocks serve {name} {options}", f"stocks healthy {name} {checked}")
+        self.running[f"{name} beside"] = self.running[name]
+        self.running[name] = first
+
+    def restart(self, name: str, command: str | None = None) -> None:
         self.running[name].send_signal(signal.SIGTERM)
         self.running.pop(name).wait(60)
-        self.up(name)
+        self.up(name, command)
 
     def logs(self) -> dict[str, str]:
         texts = {}
@@ -170,14 +178,12 @@ def compose(image: Image, servers: Endpoints, folder: Path) -> Iterator[Compose]
         "POSTGRES_PASSWORD": database.password,
         "PIPELINE_SECRET_KEY": servers.pipeline_secret_key,
     }
-    code, ui = free_port(), free_port()
+    ui = free_port()
     places = {
         "@postgres:5432": f"@127.0.0.1:{database.port}",
         "//minio:9000": f"//{s3.netloc}",
         "stocks-pipeline": servers.pipeline_key_id,
-        "code-location:4266": f"127.0.0.1:{code}",
         "--host 0.0.0.0": "--host 127.0.0.1",
-        "--port 4266": f"--port {code}",
         "--port 3000": f"--port {ui}",
     }
     admin = boto3.client(
@@ -246,6 +252,11 @@ def test_the_services_take_tickers_from_vendor_to_gold_over_the_network(compose,
     assert "are ready" in compose.run("prepare")
     for name in ("code-location", "webserver", "daemon"):
         compose.up(name)
+    code = psutil.Process(compose.running["code-location"].pid)
+    family = [code, *code.children(recursive=True)]
+    assert [
+        one for process in family for one in process.net_connections() if one.status == "LISTEN"
+    ] == []
     # As `docker compose exec code-location stocks tickers add ..`.
     compose.run("code-location", f"stocks tickers add {' '.join(TICKERS)}")
 
@@ -256,6 +267,10 @@ def test_the_services_take_tickers_from_vendor_to_gold_over_the_network(compose,
     # Who starts anew leaves alone what the others go by.
     for name in ("daemon", "code-location"):
         compose.restart(name)
+    # On other machines a code location has a port, and the daemon is told where.
+    there = free_port()
+    compose.up_beside("code-location", f"--host 127.0.0.1 --port {there}", f"--port {there}")
+    compose.restart("daemon", f"stocks serve daemon --code 127.0.0.1:{there}")
     # The web server asks the daemon for it, and the daemon the code location.
     backfill = graphql(
         compose,

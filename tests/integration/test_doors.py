@@ -51,7 +51,6 @@ def roles_of(warehouse: Warehouse) -> Roles:
 def prepare(warehouse: Warehouse) -> None:
     roles = roles_of(warehouse)
     roles.prepare(owns_passwords=True)
-    roles.prepare_dagster(owns_passwords=True)
     READER.prepare(
         warehouse.database_url,
         owns_password=True,
@@ -238,7 +237,7 @@ def test_dagsters_role_is_not_given_the_warehouse(warehouse, owner):
         dagster=Role("STOCKS_DAGSTER_DATABASE_URL", url_of(warehouse, DAGSTER, "test")),
     )
     with pytest.raises(SettingsError, match="STOCKS_DAGSTER_DATABASE_URL names the warehouse's"):
-        roles.prepare_dagster(owns_passwords=True)
+        roles.prepare(owns_passwords=True)
     assert owner.execute(held_by).fetchone() == before
 
 
@@ -253,26 +252,91 @@ def test_a_role_with_another_password_is_named_and_left_alone(connected, warehou
         pass
 
 
-def test_who_may_not_make_roles_is_told_what_an_administrator_has_to_run(warehouse, owner):
-    owner.execute("drop database if exists theirs")
-    owner.execute("drop role if exists team, team_loader")
-    owner.execute("create role team login password 'it/s'")
-    owner.execute("create database theirs owner team")
+@pytest.fixture
+def team(warehouse, owner):
+    """The database of a team and an owner who is no superuser; what one user made is in it."""
+
+    def gone():
+        for database in ("theirs", "theirs_dagster"):
+            owner.execute(f"drop database if exists {database} with (force)")
+        owner.execute("drop role if exists team, team_loader, team_transformer, team_dagster")
+
+    gone()
+    owner.execute("create role team login createdb password 'it/s'")
+    for database in ("theirs", "theirs_dagster"):
+        owner.execute(f"create database {database} owner team")
     url = url_of(warehouse, "team", "theirs")
     Warehouse(url).migrate()
-    same = Role("STOCKS_DATABASE_URL", url)
-    loader = Role("STOCKS_LOADER_DATABASE_URL", url_of(warehouse, "team_loader", "theirs"))
-    roles = Roles(url, loader, same, same)
+    with psycopg.connect(url, autocommit=True) as team:
+        team.execute("create schema gold create table facts (number int)")
+        team.execute("create table ops.gold_changes (change_id bigint)")
+        team.execute("create aggregate gold.product(float8) (sfunc = float8mul, stype = float8)")
+    with psycopg.connect(url_of(warehouse, "team", "theirs_dagster"), autocommit=True) as team:
+        team.execute("create table runs (number int)")
+    yield Roles(
+        url,
+        loader=Role("STOCKS_LOADER_DATABASE_URL", url_of(warehouse, "team_loader", "theirs")),
+        transformer=Role(
+            "STOCKS_TRANSFORMER_DATABASE_URL", url_of(warehouse, "team_transformer", "theirs")
+        ),
+        dagster=Role(
+            "STOCKS_DAGSTER_DATABASE_URL", url_of(warehouse, "team_dagster", "theirs_dagster")
+        ),
+    )
+    gone()
+
+
+def test_an_owner_who_is_no_superuser_makes_the_roles_and_hands_over_what_is_theirs(
+    team, owner, warehouse
+):
+    owner.execute("alter role team createrole")
+    for _ in range(2):
+        team.prepare(owns_passwords=False)
+        they_can_work(team, warehouse)
+    # As where there was none before.
+    owner.execute("drop database theirs_dagster with (force)")
+    team.prepare(owns_passwords=False)
+    with psycopg.connect(team.dagster.url) as dagster:
+        dagster.execute("create table runs (number int)")
+    with pytest.raises(psycopg.OperationalError, match="permission denied for database"):
+        psycopg.connect(url_of(warehouse, "team_loader", "theirs_dagster"))
+
+
+def test_who_may_not_make_roles_is_told_at_once_all_that_an_administrator_has_to_run(
+    team, owner, warehouse
+):
     with pytest.raises(StackError, match="permission denied to create role") as refused:
-        roles.prepare(owns_passwords=False)
-    told = str(refused.value).partition("as an administrator run: ")[2]
-    assert "it/s" not in told
-    owner.execute(told.replace("'...'", "'it/s'"))
-    roles.prepare(owns_passwords=False)
-    with psycopg.connect(loader.url, autocommit=True) as connection:
-        connection.execute("delete from silver.daily_bars")
-    owner.execute("drop database theirs")
-    owner.execute("drop role team, team_loader")
+        team.prepare(owns_passwords=False)
+    assert "it/s" not in str(refused.value)
+    told = str(refused.value).partition("as an administrator run ")[2]
+    for part in told.split("; then "):
+        _, database, statements = part.split("'", 2)
+        with psycopg.connect(url_of_owner(warehouse, database), autocommit=True) as administrator:
+            for statement in statements.removeprefix(": ").split("; "):
+                administrator.execute(statement.replace("'...'", "'it/s'"))
+    for _ in range(2):
+        team.prepare(owns_passwords=False)
+        they_can_work(team, warehouse)
+
+
+def url_of_owner(warehouse: Warehouse, database: str) -> str:
+    return f"{warehouse.database_url.rpartition('/')[0]}/{database}"
+
+
+def they_can_work(roles: Roles, warehouse: Warehouse) -> None:
+    with psycopg.connect(roles.loader.url, autocommit=True) as loader:
+        loader.execute("delete from silver.daily_bars")
+        loader.execute("select * from gold.facts")
+    with psycopg.connect(roles.transformer.url) as dbt:
+        dbt.execute("comment on aggregate gold.product(float8) is 'its own'")
+        dbt.execute("comment on table ops.gold_changes is 'its own'")
+        dbt.execute("drop table gold.facts")
+        dbt.rollback()
+    with psycopg.connect(roles.dagster.url) as dagster:
+        dagster.execute("drop table runs")
+        dagster.rollback()
+    with pytest.raises(psycopg.OperationalError, match="permission denied for database"):
+        psycopg.connect(url_of(warehouse, "team_loader", "theirs_dagster"))
 
 
 def test_tables_of_another_version_are_not_worked_with(warehouse, owner):

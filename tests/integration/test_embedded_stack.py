@@ -9,6 +9,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import boto3
@@ -23,7 +24,7 @@ from stocks_assets.errors import StackError
 from stocks_assets.stack import home as homes
 from stocks_assets.stack import ports, processes, secrets
 from stocks_assets.stack.embedded import EmbeddedStack
-from stocks_assets.stack.seaweedfs import _PORTS
+from stocks_assets.stack.seaweedfs import _PORTS, EmbeddedS3
 
 START = (
     "import sys, time; from pathlib import Path\n"
@@ -127,6 +128,40 @@ def test_second_start_finds_the_running_servers_and_starts_nothing(stack, home):
     assert stack.stop() == []
     assert stack.endpoints() is None
     assert [status.running for status in stack.status()] == [False, False]
+
+
+def test_an_s3_server_of_a_version_that_knew_one_user_is_started_again(stack, home, monkeypatch):
+    arguments, environment = EmbeddedS3._arguments, EmbeddedS3._environment
+
+    def old_arguments(self, chosen):
+        return [one for one in arguments(self, chosen) if not one.startswith("-s3.config=")]
+
+    def old_environment(self, keys):
+        names = {
+            "AWS_ACCESS_KEY_ID": keys.s3_access_key_id,
+            "AWS_SECRET_ACCESS_KEY": keys.s3_secret_access_key,
+        }
+        return environment(self, keys) | names
+
+    with monkeypatch.context() as older:
+        older.setattr(EmbeddedS3, "_arguments", old_arguments)
+        older.setattr(EmbeddedS3, "_environment", old_environment)
+        endpoints = stack.start()
+        before = pids(stack)
+        client = s3(endpoints)
+        client.create_bucket(Bucket="stocks-raw")
+        client.put_object(Bucket="stocks-raw", Key="bronze/x", Body=b"kept")
+    (home / "secrets.s3.json").unlink()
+    endpoints = stack.start()
+    postgres, seaweedfs = pids(stack)
+    assert (postgres, seaweedfs != before[1]) == (before[0], True)
+    pipeline = replace(
+        endpoints,
+        aws_access_key_id=endpoints.pipeline_key_id,
+        aws_secret_access_key=endpoints.pipeline_secret_key,
+    )
+    kept = s3(pipeline).get_object(Bucket="stocks-raw", Key="bronze/x")["Body"]
+    assert kept.read() == b"kept"
 
 
 def test_both_databases_are_there_and_text_and_time_are_what_they_are_elsewhere(home):

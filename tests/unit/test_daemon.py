@@ -6,6 +6,7 @@ import pytest
 from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
 from dagster._daemon import backfill as dagsters
 from dagster._daemon import controller
+from dagster._daemon.monitoring import run_monitoring
 
 from stocks_assets.defs import daemon
 from stocks_assets.defs.daemon import can_go_on, take_over
@@ -56,6 +57,7 @@ def test_who_cancels_a_backfill_does_not_wait_for_its_runs(instance):
 def original(monkeypatch):
     monkeypatch.setattr(controller, "DEFAULT_DAEMON_INTERVAL_SECONDS", 30)
     monkeypatch.setattr(dagsters, "execute_backfill_jobs", daemon._go_on)
+    monkeypatch.setattr(run_monitoring, "monitor_starting_run", daemon._look_after_start)
     return monkeypatch
 
 

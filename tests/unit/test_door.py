@@ -9,7 +9,9 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
-from stocks_assets.adapters.door import COOKIE, Door
+from stocks_assets.adapters.door import SESSION_SECONDS, Door
+from stocks_assets.settings import Settings
+from stocks_assets.ui import tls_host
 
 PASSWORD = "päss:word-of-mine"
 HERE = "http://127.0.0.1:3000"
@@ -35,7 +37,12 @@ def asked():
 
 
 @pytest.fixture
-def ui(asked):
+def now():
+    return [1_000_000.0]
+
+
+@pytest.fixture
+def ui(asked, now):
     def answer(request):
         asked.append((request.method, request.url.path))
         return PlainTextResponse("inside")
@@ -46,7 +53,8 @@ def ui(asked):
             Route("/{path:path}", answer, methods=["GET", "HEAD", "POST", "DELETE"]),
         ]
     )
-    door = Door(app, PASSWORD, {"127.0.0.1", "localhost", "stocks.example"})
+    names = {"127.0.0.1", "localhost", "stocks.example"}
+    door = Door(app, PASSWORD, names, "stocks.example", clock=lambda: now[0])
     with TestClient(door, base_url=HERE, follow_redirects=False) as client:
         yield client
 
@@ -69,14 +77,69 @@ def test_nobody_comes_in_without_the_password(ui, asked, method, path):
         {"authorization": "Basic"},
         {"authorization": "Basic !"},
         {"authorization": f"Bearer {PASSWORD}".encode()},
-        {"cookie": f"{COOKIE}=0"},
-        {"cookie": f"{COOKIE}="},
         {"cookie": "=;\x01"},
     ],
 )
 def test_nobody_comes_in_with_another_one(ui, asked, given):
     assert ui.get("/graphql", headers=given).status_code == 401
     assert asked == []
+
+
+def cookie_of(ui, **headers):
+    """Return the name and the value of the cookie that a browser is given, and what it is told."""
+    sent = ui.get("/", headers=PAGE | basic(PASSWORD) | headers)
+    cookie, _, told = sent.headers["set-cookie"].partition("; ")
+    ui.cookies.clear()
+    name, _, value = cookie.partition("=")
+    return name, value, set(told.split("; "))
+
+
+def test_nobody_makes_or_mends_a_cookie(ui, asked):
+    name, value, _ = cookie_of(ui)
+    end, _, seal = value.partition(".")
+    for forged in ("", "0", ".", f"{int(end) + 1}.{seal}", f"{end}.{seal[:-1]}", f".{seal}", end):
+        refused = ui.get("/graphql", headers={"cookie": f"{name}={forged}"})
+        assert refused.status_code == 401
+    assert asked == []
+
+
+def test_a_cookie_ends_after_a_week(ui, asked, now):
+    name, value, told = cookie_of(ui)
+    assert f"Max-Age={SESSION_SECONDS}" in told
+    now[0] += SESSION_SECONDS - 1
+    assert ui.get("/", headers={"cookie": f"{name}={value}"}).text == "inside"
+    now[0] += 1
+    assert ui.get("/", headers={"cookie": f"{name}={value}"}).status_code == 401
+
+
+def test_uis_of_two_homes_on_one_machine_have_cookies_of_their_own(ui):
+    with TestClient(Door(ui.app, "another", {"127.0.0.1"}), base_url=HERE) as other:
+        sent = other.get("/", headers=PAGE | basic("another"), follow_redirects=False)
+    assert sent.headers["set-cookie"].partition("=")[0] != cookie_of(ui)[0]
+
+
+def test_behind_a_proxy_with_tls_the_address_and_the_cookie_are_of_tls(ui):
+    by = {"host": "Stocks.example"}
+    sent = ui.get("/runs", headers=PAGE | basic(PASSWORD) | by)
+    assert sent.headers["location"] == "https://Stocks.example/runs"
+    assert "Secure" in cookie_of(ui, **by)[2]
+    assert "Secure" not in cookie_of(ui)[2]
+    ours = {"origin": "https://stocks.example", "host": "stocks.example"}
+    assert ui.post("/graphql", headers=basic(PASSWORD) | ours).text == "inside"
+
+
+@pytest.mark.parametrize(
+    ("url", "host"),
+    [
+        (None, None),
+        ("http://stocks.example", None),
+        ("https://stocks.example/", "stocks.example"),
+        ("https://Stocks.example:443", "stocks.example"),
+        ("https://stocks.example:8443", "stocks.example:8443"),
+    ],
+)
+def test_an_address_with_tls_is_one_that_says_so(url, host):
+    assert tls_host(Settings(_env_file=None, STOCKS_UI_URL=url)) == host
 
 
 def test_whether_it_runs_can_be_asked_but_not_changed(ui, asked):

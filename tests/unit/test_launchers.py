@@ -1,13 +1,18 @@
 """Which launcher, queue and executor the settings choose, and what is said where one cannot be."""
 
 import os
+import re
+from functools import partial
+from types import SimpleNamespace
 
 import dagster as dg
 import pytest
 import yaml
 from dagster._core.launcher import RunLauncher, WorkerStatus
+from dagster._core.storage.tags import GRPC_INFO_TAG
 from dagster._serdes import ConfigurableClassData
 
+from stocks_assets.defs import launch
 from stocks_assets.defs.launch import (
     PROCESS_TAG,
     SettingsRunQueue,
@@ -18,6 +23,7 @@ from stocks_assets.defs.launch import (
 from stocks_assets.defs.worker import make_worker
 from stocks_assets.errors import SettingsError
 from stocks_assets.settings import PROJECT_ROOT, Settings, read_settings
+from stocks_assets.ui import hosts
 
 BROKER = "redis://:s3cret-of-mine@queue.example.com:6379/0"
 NAMED = ConfigurableClassData("stocks_assets.defs.launch", "SettingsRunLauncher", "{}")
@@ -78,6 +84,50 @@ def test_a_run_is_gone_once_it_has_given_no_sign_of_life_for_a_minute():
         assert watched.check_run_worker_health(unknown).status == WorkerStatus.RUNNING
 
 
+@pytest.mark.parametrize("tag", [GRPC_INFO_TAG, PROCESS_TAG])
+def test_beside_workers_runs_of_others_are_gone_with_their_lock(environment, tag):
+    environment.setenv("STOCKS_LAUNCHER", "celery")
+    environment.setenv("STOCKS_CELERY_BROKER_URL", BROKER)
+    locks = Locks("one")
+    environment.setattr(launch, "_warehouse", lambda: locks)
+    environment.setattr(launch, "Watch", partial(Watch, seconds=0))
+    beside = launcher()
+
+    def looked(run_id, **tags):
+        return beside.check_run_worker_health(dg.DagsterRun("refresh", run_id, tags=tags)).status
+
+    assert looked("one", **{tag: "x"}) == WorkerStatus.RUNNING
+    assert looked("two", **{tag: "x"}) == WorkerStatus.NOT_FOUND
+    # Who started this one is not known.
+    assert looked("three") == WorkerStatus.RUNNING
+
+
+def test_a_run_is_lost_once_a_worker_had_it_that_is_gone_and_not_while_it_waits(environment):
+    environment.setenv("STOCKS_LAUNCHER", "celery")
+    environment.setenv("STOCKS_CELERY_BROKER_URL", BROKER)
+    held, now = set(), [0.0]
+    locks = SimpleNamespace(held=held.intersection, living=lambda _: set())
+    environment.setattr(launch, "_warehouse", lambda: locks)
+    environment.setattr(launch, "Watch", partial(Watch, clock=lambda: now[0]))
+    celerys = launcher()
+    states = {"waits": "PENDING", "taken": "STARTED", "died": "FAILURE"}
+    celerys.celery.AsyncResult = lambda task_id: SimpleNamespace(state=states[task_id])
+    held.add(launch.held_by_worker("at work"))
+
+    def lost(run_id, **tags):
+        return celerys.is_lost(dg.DagsterRun("refresh", run_id, tags=tags))
+
+    def of(task):
+        return {"dagster-celery/task_id": task}
+
+    for second in (0, 9, 10):
+        now[0] = float(second)
+        assert not lost("queued")
+        assert not lost("waits", **of("waits"))
+        assert not lost("at work", **of("taken"))
+        assert lost("taken", **of("taken")) == lost("died", **of("died")) == (second == 10)
+
+
 def test_steps_are_processes_only_where_that_is_asked_for():
     assert executor("multiprocess") is dg.multiprocess_executor
     for name in ("in_process", "celery", "kubernetes"):
@@ -129,7 +179,8 @@ def test_the_queue_lets_as_many_runs_go_as_are_set(environment):
 def test_the_chart_is_given_settings_that_exist():
     values = yaml.safe_load((PROJECT_ROOT / "deploy/kubernetes/values.yaml").read_text())
     [deployment] = values["dagster-user-deployments"]["deployments"]
-    names = {entry["name"] for entry in deployment["env"]}
+    web = values["dagsterWebserver"]
+    names = {entry["name"] for entry in [*deployment["env"], *web["env"]]}
     known = set()
     for field in Settings.model_fields.values():
         alias = field.validation_alias
@@ -138,3 +189,28 @@ def test_the_chart_is_given_settings_that_exist():
     assert deployment["includeConfigInLaunchedRuns"] == {"enabled": True}
     assert "stocks_assets.definitions" in deployment["dagsterApiGrpcArgs"]
     assert values["runLauncher"]["type"] == "K8sRunLauncher"
+
+
+def test_pods_know_roles_that_may_less_than_the_owner_and_the_ui_has_a_password():
+    guide = (PROJECT_ROOT / "docs/kubernetes.md").read_text()
+    values = yaml.safe_load((PROJECT_ROOT / "deploy/kubernetes/values.yaml").read_text())
+    secrets = {
+        name: set(re.findall(r"--from-literal=(\w+)=", told))
+        for name, told in re.findall(r"create secret generic (\S+) ((?:.*\\\n)*.*)", guide)
+    }
+    [deployment] = values["dagster-user-deployments"]["deployments"]
+    web = values["dagsterWebserver"]
+    assert [one["name"] for one in deployment["envSecrets"]] == ["stocks-settings"]
+    assert "STOCKS_DATABASE_URL" not in secrets["stocks-settings"]
+    assert secrets["stocks-settings"] >= {
+        f"STOCKS_{role}_DATABASE_URL" for role in ("LOADER", "TRANSFORMER", "DAGSTER")
+    }
+    assert [one["name"] for one in web["envSecrets"]] == ["stocks-ui"]
+    assert secrets["stocks-ui"] == {"STOCKS_UI_PASSWORD"}
+    # The chart starts `dagster-webserver`, which is the one behind the door in this image.
+    assert web["image"] == deployment["image"]
+    assert "stocks_assets.defs.webserver" in guide
+    asked = web["readinessProbe"]["httpGet"]
+    assert {entry["name"]: entry["value"] for entry in asked["httpHeaders"]}["Host"] in hosts(
+        read_settings()
+    )
