@@ -17,8 +17,11 @@ def prepare(home: Path) -> None:
     """
     with working_in(home):
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for room in ("run", "logs"):
+        # As root, the folder itself has to let PostgreSQL's user pass; these let nobody.
+        for room in ("run", "logs", "dagster", "reports"):
             (home / room).mkdir(mode=0o700, exist_ok=True)
+            if (home / room).stat().st_mode & 0o077:
+                (home / room).chmod(0o700)
         ignore = home / ".gitignore"
         if not ignore.exists():
             write_private(ignore, "*\n")

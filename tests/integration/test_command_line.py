@@ -399,6 +399,8 @@ def test_nobody_else_on_the_machine_reaches_the_code_server_or_the_secrets(serve
             check=False,
         )
         assert ("PermissionError" in done.stderr) == refused, done.stderr
+    open_to_others = [room.name for room in served.home.iterdir() if room.stat().st_mode & 0o077]
+    assert open_to_others == []
 
 
 def test_the_ui_opens_with_the_address_that_is_given_and_not_without_its_password(served):
