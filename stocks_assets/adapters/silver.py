@@ -489,6 +489,11 @@ class _Loading:
                 {t: _newest(parts[t].read) for t, shaped in good.items() if self._says_all(shaped)},
                 unsure=self._unsure(good),
                 withdrawn=withdrawn,
+                told_by_bars={
+                    ticker: shaped.told_by_bars
+                    for ticker, shaped in good.items()
+                    if shaped.told_by_bars is not None
+                },
                 accept_shorter=self.accept_shorter,
             )
             refused |= {ticker: _Refusal(why) for ticker, why in merged.refused.items()}

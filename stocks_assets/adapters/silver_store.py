@@ -17,7 +17,7 @@ from psycopg.sql import SQL, Identifier, Literal
 from stocks_assets.adapters import loader
 from stocks_assets.adapters.warehouse import Reader, Warehouse
 from stocks_assets.domain.bronze_key import BronzeKey
-from stocks_assets.domain.datasets import MARKET
+from stocks_assets.domain.datasets import DAILY_BARS, MARKET
 from stocks_assets.domain.payloads import SilverTable
 from stocks_assets.domain.restatements import PROVENANCE, Changes, compare
 
@@ -103,6 +103,7 @@ class SilverStore:
         *,
         unsure: pl.DataFrame | None = None,
         withdrawn: Mapping[str, Withdrawn] | None = None,
+        told_by_bars: Mapping[str, pl.DataFrame] | None = None,
         accept_shorter: bool = False,
     ) -> Merged:
         """Merge `given` into `table`; what it supersedes is kept.
@@ -113,8 +114,9 @@ class SilverStore:
         the tickers in `whole` it has all rows there are: those stored beyond them are removed, but
         not those under the keys `unsure`, of rows that were given and say nothing sound; where such
         a key has a null, none of its ticker. Removed alike are rows that are `withdrawn`, by
-        ticker; none of them is given. A whole history much shorter than the stored one is refused
-        unless `accept_shorter`.
+        ticker; none of them is given. Of the tickers in `told_by_bars`, what daily bars have told of
+        stays under other keys than those. A whole history much shorter than the stored one is
+        refused unless `accept_shorter`.
         """
         key = table.primary_key
         given = _with_version(given, table)
@@ -147,6 +149,11 @@ class SilverStore:
         gone = gone.join(unsure, on=key, how="anti").join(
             unsure.filter(has_no_key), on="ticker", how="anti"
         )
+        if told_by_bars:
+            stays = gone.filter(
+                pl.col("ticker").is_in(list(told_by_bars)) & (pl.col("dataset") == DAILY_BARS.name)
+            ).join(pl.concat(told_by_bars.values()), on=key, how="anti")
+            gone = gone.join(stays, on=key, how="anti")
         superseded = pl.concat(
             [delta.filter(pl.col("_stored").is_not_null()).select(key), gone.select(key)]
         )
@@ -227,12 +234,15 @@ class SilverStore:
     def _versions(
         self, table: SilverTable, given: pl.DataFrame, whole: Sequence[str]
     ) -> pl.DataFrame:
-        """Return key and version of what is stored of the tickers, from their first key on."""
-        return self._read(
-            table,
-            [*table.primary_key, "row_version"],
-            _spans(given, table.primary_key, whole),
-        )
+        """Return key and version of what is stored of the tickers, from their first key on.
+
+        Where several datasets of the vendor tell of the table, `dataset` is that of each row.
+        """
+        spans = _spans(given, table.primary_key, whole)
+        columns = [*table.primary_key, "row_version"]
+        if not table.is_of_several:
+            return self._read(table, columns, spans)
+        return _with_dataset(self._read(table, [*columns, "bronze_key"], spans))
 
     def _stored(self, table: SilverTable, keys: pl.DataFrame) -> pl.DataFrame:
         """Return the stored rows of `keys`."""
@@ -386,6 +396,13 @@ def _with_version(given: pl.DataFrame, table: SilverTable) -> pl.DataFrame:
     return given.with_columns(
         pl.struct(values).hash(seed=0).reinterpret(signed=True).alias("row_version")
     )
+
+
+def _with_dataset(rows: pl.DataFrame) -> pl.DataFrame:
+    """Put the dataset of `bronze_key` in its place."""
+    datasets_of = {key: BronzeKey.parse(key).dataset for key in rows["bronze_key"].unique()}
+    dataset = pl.col("bronze_key").replace_strict(datasets_of, return_dtype=pl.String)
+    return rows.with_columns(dataset=dataset).drop("bronze_key")
 
 
 def _spans(rows: pl.DataFrame, key: Sequence[str], whole: Sequence[str]) -> dict[str, object]:

@@ -685,6 +685,41 @@ def test_of_objects_that_came_together_the_bad_one_alone_is_refused(bronze, stor
     assert query(warehouse, "select dividend_amount from silver.corporate_actions") == [(0.5,)]
 
 
+def window(size, days, dividends):
+    """The vendor's adjusted bars of `days`, of this output size."""
+    rows = [(day, 8.0, 7.0, 0.5 if day in dividends else 0.0, 1, 7) for day in days]
+    meta = {"Meta Data": {"4. Output Size": size}}
+    return json.dumps(meta | json.loads(payload(DAILY, rows))).encode()
+
+
+def test_a_compact_reply_takes_no_session_nor_action_away(bronze, store, warehouse):
+    days = [str(day) for day in sessions(date(2025, 11, 3), date(2026, 2, 27))]
+    actions = SILVER_TABLES["corporate_actions"]
+
+    def stored_after(minute, size, some, dividends):
+        put(store, "daily_bars", minute, window(size, some, dividends))
+        for table in (DAILY, actions):
+            assert isinstance(load_all(bronze, warehouse, table), silver.Loaded)
+        bars = query(warehouse, "select session_date::text from silver.daily_bars order by 1")
+        paid = query(warehouse, "select ex_date::text from silver.corporate_actions order by 1")
+        return [day for (day,) in bars], [day for (day,) in paid]
+
+    paid = [days[3], days[20]]
+    assert stored_after(1, "Compact", days[:30], paid) == (days[:30], paid)
+    # What the window does not reach stays; what it reaches is as it says.
+    assert stored_after(2, "Compact", days[5:35], []) == (days[:35], paid[:1])
+    assert stored_after(3, "Full size", days[:40], paid) == (days[:40], paid)
+    assert stored_after(4, "Compact", days[30:45], [days[41]]) == (days[:45], [*paid, days[41]])
+    gone = [days[0], days[1]]
+    assert stored_after(5, "Full size", days[2:46], paid) == (days[2:46], paid)
+    removed = "select row_key from silver.superseded_rows where class = 'removed' and table_name = 'daily_bars'"
+    assert sorted(query(warehouse, removed)) == [(day,) for day in gone]
+    before = content(warehouse)
+    for table in (DAILY, actions):
+        rebuild(bronze, warehouse, table)
+    assert content(warehouse) == before
+
+
 def test_a_history_is_too_short_whether_or_not_a_row_of_it_is_bad(bronze, store, warehouse):
     days = [str(day) for day in sessions(date(2026, 1, 5), date(2026, 2, 20))]
     bars = [(day, 8.0, 7.0, 0.0, 1, 7) for day in days]

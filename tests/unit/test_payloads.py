@@ -372,10 +372,62 @@ def test_an_ex_date_may_be_in_the_future_but_no_bar_can():
     assert shaped.rejected["dataset"].to_list() == ["daily_bars"]
 
 
-def test_only_payloads_of_the_adjusted_endpoint_are_whole_histories():
-    assert not DAILY.shape("A", daily({"2024-04-15": raw_day()})).is_whole
-    adjusted = raw_day(**{"5. adjusted close": "1", "6. volume": "7"})
-    assert DAILY.shape("A", daily({"2024-04-15": adjusted})).is_whole
+def adjusted_day(**fields):
+    further = {
+        "5. adjusted close": "11.0",
+        "7. dividend amount": "0.0",
+        "8. split coefficient": "1.0",
+    }
+    bar = raw_day(**further, **{"6. volume": "7"})
+    del bar["5. volume"]
+    return bar | fields
+
+
+@pytest.mark.parametrize(
+    ("bar", "size", "is_whole"),
+    [
+        (adjusted_day(), "Full size", True),
+        (adjusted_day(), "Compact", False),
+        (adjusted_day(), "compact ", False),
+        (adjusted_day(), None, True),
+        (adjusted_day(), 5, True),
+        (raw_day(), "Full size", True),
+        (raw_day(), "Compact", False),
+        (raw_day(), None, False),
+    ],
+)
+@pytest.mark.parametrize("further", [{}, {"unknown": {}}], ids=["quick", "with care"])
+def test_daily_bars_are_a_whole_history_if_the_vendor_says_so(bar, size, is_whole, further):
+    document = {"Meta Data": {"4. Output Size": size}, "Time Series (Daily)": {"2024-04-15": bar}}
+    body = json.dumps(document | further).encode()
+    assert DAILY.shape("A", {"daily_bars": body}).is_whole is is_whole
+
+
+def test_as_many_adjusted_bars_as_a_compact_reply_has_are_no_whole_history_by_themselves():
+    days = [str(day) for day in calendar.sessions(date(2024, 1, 2), date(2024, 6, 28))]
+    for count, is_whole in ((99, True), (100, False), (101, True)):
+        payload = daily(dict.fromkeys(days[:count], adjusted_day()))
+        assert DAILY.shape("A", payload).is_whole is is_whole
+
+
+def test_a_bar_without_its_adjusted_close_leaves_the_history_whole():
+    lacking = adjusted_day(**{"5. adjusted close": None})
+    shaped = DAILY.shape("A", daily({"2024-04-15": adjusted_day(), "2024-04-12": lacking}))
+    assert shaped.is_whole
+
+
+def test_daily_bars_that_are_no_whole_history_tell_of_the_actions_of_their_own_sessions():
+    series = {"2024-04-15": adjusted_day(), "2024-04-12": raw_day(**{"7. dividend amount": "0.5"})}
+    document = {"Meta Data": {"4. Output Size": "Compact"}, "Time Series (Daily)": series}
+    shaped = ACTIONS.shape("A", {"daily_bars": json.dumps(document).encode()})
+    assert set(shaped.told_by_bars.rows()) == {
+        ("A", date(2024, 4, 15), "dividend"),
+        ("A", date(2024, 4, 15), "split"),
+        ("A", date(2024, 4, 12), "dividend"),
+    }
+    assert ACTIONS.shape("A", daily({"2024-04-15": raw_day()})).told_by_bars.is_empty()
+    assert ACTIONS.shape("A", daily({"2024-04-15": adjusted_day()})).told_by_bars is None
+    assert ACTIONS.shape("A", actions(splits=[])).told_by_bars is None
 
 
 def test_a_reverse_and_a_fractional_split_keep_their_ratio():

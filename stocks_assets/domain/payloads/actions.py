@@ -1,13 +1,13 @@
 """Corporate actions: splits and dividends, from their own datasets and from daily bars."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import polars as pl
 
 from stocks_assets.domain import datasets
-from stocks_assets.domain.payloads.bars import daily_sources
+from stocks_assets.domain.payloads.bars import DailySource, daily_sources
 from stocks_assets.domain.payloads.dropped import dropped_actions
 from stocks_assets.domain.payloads.reading import (
     Payloads,
@@ -39,7 +39,8 @@ def read_corporate_actions(ticker: str, payloads: Payloads) -> Reading:
     Raises:
         PayloadError: a payload cannot be read, or there is none.
     """
-    parts = _from_files(payloads) + _from_vendor(payloads) + _inside_daily_bars(payloads)
+    bars = daily_sources(payloads)
+    parts = _from_files(payloads) + _from_vendor(payloads) + _inside_daily_bars(bars)
     parts.sort(key=lambda part: ("override", "vendor", "fill").index(part.standing))
     if not parts:
         raise PayloadError(f"no payload with corporate actions of {ticker}")
@@ -62,7 +63,7 @@ def read_corporate_actions(ticker: str, payloads: Payloads) -> Reading:
         pl.when(~is_dividend).then("amount").alias("split_ratio"),
         pl.col(_FURTHER_DATES),
     )
-    return Reading(frame, raw)
+    return Reading(frame, raw, told_by_bars=_told_by_bars(ticker, bars))
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +110,27 @@ def _events(
     return _Lines("vendor", lines, lambda: events)
 
 
-def _inside_daily_bars(payloads: Payloads) -> list[_Lines]:
+def _told_by_bars(ticker: str, sources: Sequence[DailySource]) -> pl.DataFrame | None:
+    """Return the keys of which the vendor's daily bars say whether there was an action.
+
+    None is all: a whole history of adjusted bars leaves nothing out.
+    """
+    bars = [source for source in sources if source.standing == "vendor"]
+    if all(source.is_whole and source.is_adjusted for source in bars):
+        return None
+    (source,) = bars
+    return pl.concat(
+        source.series.frame.filter(number(field).is_not_null()).select(
+            pl.lit(ticker).alias("ticker"),
+            day("label").alias("ex_date"),
+            pl.lit(action_type).alias("action_type"),
+        )
+        for action_type, field in (("dividend", "dividend_amount"), ("split", "split_coefficient"))
+    )
+
+
+def _inside_daily_bars(sources: Sequence[DailySource]) -> list[_Lines]:
     """Return what bars say; of a session, the strongest that says whether there was an action."""
-    sources = daily_sources(payloads)
     found = []
     for action_type, field, is_action in (
         ("dividend", "dividend_amount", number("dividend_amount") > 0),

@@ -30,6 +30,8 @@ _ADJUSTED = _PRICES | {
 }
 _DAILY = _ADJUSTED | {"raw_volume": "5. volume", "split_coefficient": "8. split coefficient"}
 _INTRADAY = _PRICES | {"volume": "5. volume"}
+_OUTPUT_SIZE, _COMPACT_ROWS = "4. Output Size", 100
+_ZONE = "6. Time Zone"
 
 # Made once: that takes as long as to work them out for a payload.
 _COMMON_VALUES = (pl.col("row_number", "dataset"), *(number(name) for name in _PRICES))
@@ -100,15 +102,24 @@ class DailySource:
     series: Series
 
     @property
+    def is_adjusted(self) -> bool:
+        """Whether they are of an endpoint that gives adjusted closes, dividends and splits."""
+        frame = self.series.frame
+        return frame["adjusted_close"].null_count() < frame.height
+
+    @property
     def is_whole(self) -> bool:
         """Whether they are the whole history.
 
-        Only the vendor's adjusted endpoint is asked for whole histories; the other gives the newest
-        sessions.
+        The vendor says so. Where it says nothing, those of the adjusted endpoint are, which alone
+        is asked for whole histories, but for as many as a compact reply has.
         """
-        frame = self.series.frame
-        is_adjusted = frame["adjusted_close"].null_count() == 0
-        return self.standing == "vendor" and is_adjusted and not frame.is_empty()
+        if self.standing != "vendor" or self.series.frame.is_empty():
+            return False
+        size = self.series.meta.get(_OUTPUT_SIZE, "").strip().lower()
+        if size.startswith(("full", "compact")):
+            return size.startswith("full")
+        return self.is_adjusted and self.series.frame.height != _COMPACT_ROWS
 
 
 def daily_sources(payloads: Payloads) -> list[DailySource]:
@@ -118,7 +129,7 @@ def daily_sources(payloads: Payloads) -> list[DailySource]:
         PayloadError: a payload cannot be read.
     """
     sources = [
-        DailySource(file.precedence, Series(file.frame, file.raw, None))
+        DailySource(file.precedence, Series(file.frame, file.raw, {}))
         for file in dropped_bars(payloads)
     ]
     if datasets.DAILY_BARS.name in payloads:
@@ -138,7 +149,7 @@ def read_intraday_bars(ticker: str, payloads: Payloads) -> Reading:
     frame = pl.concat(
         series.frame.select(
             pl.lit(ticker).alias("ticker"),
-            _moment(source, series.zone).alias("starts_at"),
+            _moment(source, series.meta.get(_ZONE)).alias("starts_at"),
             *_INTRADAY_VALUES,
         )
         for source, series in months.items()

@@ -28,13 +28,15 @@ class Shaped:
     `row_values` (the raw row as JSON) and `rules` (names of the rules that it breaks). Both have
     `dataset`, the input of each row, and the columns of the key, null where a rejected row has none
     that can be read. `is_whole` tells whether the payload has the whole history: then what it has
-    not is not. `left_out` counts rows that are neither, as another one of their key counts.
+    not is not, but for what daily bars told of under other keys than `told_by_bars`, if it has any.
+    `left_out` counts rows that are neither, as another one of their key counts.
     """
 
     rows: pl.DataFrame
     rejected: pl.DataFrame
     is_whole: bool = True
     left_out: int = 0
+    told_by_bars: pl.DataFrame | None = None
 
     def doubtful_keys(self, ticker: str) -> pl.DataFrame:
         """Return the keys under which rejected rows may have said something sound.
@@ -94,6 +96,7 @@ def check(
             reading.is_whole,
             reading.frame.height
             - sum(part[number].height for part in (rows, rejected) if number in part),
+            reading.told_by_bars,
         )
         for number, reading in enumerate(readings)
     ]

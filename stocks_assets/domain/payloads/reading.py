@@ -23,12 +23,15 @@ class Reading:
     """The rows of one ticker's payloads, or of the market's, not yet held against any rule.
 
     `frame` has the columns of the table's schema, but for those that its check adds; `raw` has the
-    rows in the order of `row_number`. `is_whole` tells whether they are the whole history.
+    rows in the order of `row_number`. `is_whole` tells whether they are the whole history. Where
+    some of its rows are those that daily bars of some sessions tell of, `told_by_bars` has their
+    keys: of others, daily bars say nothing.
     """
 
     frame: pl.DataFrame
     raw: Raw
     is_whole: bool = True
+    told_by_bars: pl.DataFrame | None = None
 
 
 class JsonObject(dict[str, Any]):
