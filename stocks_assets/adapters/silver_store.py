@@ -114,8 +114,8 @@ class SilverStore:
         the tickers in `whole` it has all rows there are: those stored beyond them are removed, but
         not those under the keys `unsure`, of rows that were given and say nothing sound; where such
         a key has a null, none of its ticker. Removed alike are rows that are `withdrawn`, by
-        ticker; none of them is given. Of the tickers in `told_by_bars`, what daily bars have told of
-        stays under other keys than those. A whole history much shorter than the stored one is
+        ticker; none of them is given. Of the tickers in `told_by_bars`, what daily bars once told
+        of stays under other keys than those. A whole history much shorter than the stored one is
         refused unless `accept_shorter`.
         """
         key = table.primary_key

@@ -720,6 +720,28 @@ def test_a_compact_reply_takes_no_session_nor_action_away(bronze, store, warehou
     assert content(warehouse) == before
 
 
+def test_a_bar_that_lost_its_dividend_costs_neither_the_bar_nor_the_action(
+    bronze, store, warehouse
+):
+    rows = [
+        (day, 10.0, 9.0, 0.5 if n == 1 else 0.0, 2 if n == 2 else 1, 7)
+        for n, day in enumerate(SESSIONS)
+    ]
+    actions = SILVER_TABLES["corporate_actions"]
+    put(store, "daily_bars", 1, payload(DAILY, rows))
+    series = json.loads(payload(DAILY, rows))["Time Series (Daily)"]
+    del series[SESSIONS[1]]["7. dividend amount"]
+    series[SESSIONS[2]] = None
+    put(store, "daily_bars", 2, json.dumps({"Time Series (Daily)": series}).encode())
+    assert load_all(bronze, warehouse, DAILY).load.rejected_count == 2
+    assert load_all(bronze, warehouse, actions).load.rejected_count == 0
+    told = "select dividend_amount, split_coefficient from silver.daily_bars order by session_date"
+    assert query(warehouse, told) == [(0.0, 1.0), (0.5, 1.0), (0.0, 2.0), (0.0, 1.0)]
+    told = "select ex_date::text, dividend_amount, split_ratio from silver.corporate_actions order by 1"
+    assert query(warehouse, told) == [(SESSIONS[1], 0.5, None), (SESSIONS[2], None, 2.0)]
+    assert query(warehouse, "select count(*) from silver.superseded_rows") == [(0,)]
+
+
 def test_a_history_is_too_short_whether_or_not_a_row_of_it_is_bad(bronze, store, warehouse):
     days = [str(day) for day in sessions(date(2026, 1, 5), date(2026, 2, 20))]
     bars = [(day, 8.0, 7.0, 0.0, 1, 7) for day in days]

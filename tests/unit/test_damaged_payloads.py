@@ -31,6 +31,7 @@ DATA_KEYS = {
 }
 VALUES = ("open", "high", "low", "close", "volume")
 PRICES = ("1. open", "2. high", "3. low", "4. close")
+ADJUSTED = ("5. adjusted close", "6. volume", "7. dividend amount", "8. split coefficient")
 
 
 def wide(text):
@@ -126,10 +127,12 @@ def sound(table, bar):
         further = [(bar.get("5. adjusted close"), 0), (bar.get("7. dividend amount"), 0)]
     if table == "daily_bars":
         further.append((bar.get("8. split coefficient"), 1e-300))
+    # The endpoint of raw prices has none of these.
+    is_raw = table == "daily_bars" and not any(bar.get(field) is not None for field in ADJUSTED)
     values = []
     for given_value, least in further:
         value = numeral(given_value)
-        may_lack = table == "daily_bars" and given_value is None
+        may_lack = is_raw and given_value is None
         if not may_lack and (value is None or value < least):
             return None
         values.append(value)
@@ -203,6 +206,8 @@ def series(draw):
     pairs = []
     for _ in range(draw(st.integers(0, 7))):
         bar = sound_bar(table)
+        if table == "daily_bars" and draw(st.integers(0, 4)) == 0:
+            bar = {field: bar[field] for field in PRICES} | {"5. volume": "7"}
         for field in draw(st.lists(st.sampled_from(list(bar)), max_size=2)):
             match draw(st.sampled_from(["nonsense", "plausible", "missing"])):
                 case "nonsense":

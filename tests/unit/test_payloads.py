@@ -416,6 +416,48 @@ def test_a_bar_without_its_adjusted_close_leaves_the_history_whole():
     assert shaped.is_whole
 
 
+@pytest.mark.parametrize("field", list(adjusted_day())[4:])
+@pytest.mark.parametrize("missing", ["null", "absent"])
+def test_a_bar_of_the_adjusted_endpoint_has_all_that_it_gives(field, missing):
+    lacking = adjusted_day(**{field: None})
+    if missing == "absent":
+        del lacking[field]
+    shaped = DAILY.shape("A", daily({"2024-04-15": lacking, "2024-04-12": raw_day()}))
+    assert shaped.rows["session_date"].to_list() == [date(2024, 4, 12)]
+    assert json.loads(shaped.rejected["row_values"][0]) == {"label": "2024-04-15"} | lacking
+
+
+@pytest.mark.parametrize("damage", [None, "n/a", "-1", {}])
+def test_an_action_of_which_a_bar_says_nothing_sound_is_in_doubt(damage):
+    fields = ("7. dividend amount", "8. split coefficient")
+    series = {
+        "2024-04-15": adjusted_day(**dict.fromkeys(fields, damage)),
+        "2024-04-12": adjusted_day(),
+        "no date": adjusted_day(**{fields[0]: damage}),
+        "2024-04-11": damage,
+    }
+    shaped = ACTIONS.shape("A", daily(series))
+    assert (shaped.rows.height, shaped.rejected.height) == (0, 0)
+    dividends = [
+        (date(2024, 4, 15), "dividend"),
+        (None, "dividend"),
+        (date(2024, 4, 11), "dividend"),
+    ]
+    splits = [(date(2024, 4, 15), "split"), (date(2024, 4, 11), "split")]
+    in_doubt = shaped.doubtful_keys("A").select("ex_date", "action_type").rows()
+    assert in_doubt == dividends + splits
+
+
+def test_an_action_that_bars_of_one_label_do_not_agree_on_is_in_doubt():
+    dividends = ["0.5", "0.7"]
+    bars = [adjusted_day(**{"7. dividend amount": amount}) for amount in dividends]
+    shaped = ACTIONS.shape("A", repeated(*bars))
+    assert shaped.rows.is_empty()
+    assert shaped.doubtful_keys("A").rows() == [("A", date(2024, 4, 15), "dividend")] * 2
+    again = ACTIONS.shape("A", repeated(bars[0], bars[0]))
+    assert again.rows["dividend_amount"].to_list() == [0.5]
+
+
 def test_daily_bars_that_are_no_whole_history_tell_of_the_actions_of_their_own_sessions():
     series = {"2024-04-15": adjusted_day(), "2024-04-12": raw_day(**{"7. dividend amount": "0.5"})}
     document = {"Meta Data": {"4. Output Size": "Compact"}, "Time Series (Daily)": series}
@@ -629,9 +671,6 @@ def damaged(draw):
             good_values, bad_values = GOOD_PRICES, [*BAD_VALUES, "0", "12.0001", "8.9999"]
         else:
             good_values, bad_values = [bar[field], float(bar[field])], BAD_VALUES
-        if table == "daily_bars" and field not in {"1. open", "2. high", "3. low", "4. close"}:
-            # Of the endpoint without adjusted prices these are not given.
-            bad_values = [value for value in bad_values if value is not None or field == volume]
         damage = draw(st.sampled_from(["none", "good value", "bad value", "bad label", "bad bar"]))
         if damage == "good value":
             bar[field] = draw(st.sampled_from(good_values))

@@ -63,7 +63,12 @@ def read_corporate_actions(ticker: str, payloads: Payloads) -> Reading:
         pl.when(~is_dividend).then("amount").alias("split_ratio"),
         pl.col(_FURTHER_DATES),
     )
-    return Reading(frame, raw, told_by_bars=_told_by_bars(ticker, bars))
+    return Reading(
+        frame,
+        raw,
+        told_by_bars=_told_by_bars(ticker, bars),
+        unread=_unread_in_bars(ticker, bars),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +115,13 @@ def _events(
     return _Lines("vendor", lines, lambda: events)
 
 
+_IN_BARS = (
+    ("dividend", "dividend_amount", number("dividend_amount") >= 0, 0),
+    ("split", "split_coefficient", number("split_coefficient") > 0, 1),
+)
+"""Kinds of action, the fields that bars have for them, what is sound there, and what is none."""
+
+
 def _told_by_bars(ticker: str, sources: Sequence[DailySource]) -> pl.DataFrame | None:
     """Return the keys of which the vendor's daily bars say whether there was an action.
 
@@ -120,23 +132,49 @@ def _told_by_bars(ticker: str, sources: Sequence[DailySource]) -> pl.DataFrame |
         return None
     (source,) = bars
     return pl.concat(
-        source.series.frame.filter(number(field).is_not_null()).select(
-            pl.lit(ticker).alias("ticker"),
-            day("label").alias("ex_date"),
-            pl.lit(action_type).alias("action_type"),
-        )
-        for action_type, field in (("dividend", "dividend_amount"), ("split", "split_coefficient"))
+        _keys(ticker, source.series.frame.filter(is_sound), action_type)
+        for action_type, _, is_sound, _ in _IN_BARS
+    )
+
+
+def _unread_in_bars(ticker: str, sources: Sequence[DailySource]) -> pl.DataFrame | None:
+    """Return the keys of which bars say something that cannot be read, or is said otherwise too.
+
+    Such bars are rejected as bars.
+    """
+    found = []
+    for source in sources:
+        has_to_say = source.standing == "vendor" and source.is_adjusted
+        for action_type, field, is_sound, _ in _IN_BARS:
+            is_said = pl.col(field).is_not_null() | pl.lit(has_to_say)
+            is_unread = is_said & ~is_sound.fill_null(value=False)
+            bars = source.series.frame.filter(is_unread | _is_contested(source, field))
+            if not bars.is_empty():
+                found.append(_keys(ticker, bars, action_type))
+    return pl.concat(found) if found else None
+
+
+def _is_contested(source: DailySource, field: str) -> pl.Expr:
+    """Tell of bars whether others under the same label say something else in `field`."""
+    if source.series.is_sound:
+        return pl.lit(value=False)
+    return pl.col(field).n_unique().over("label") > 1
+
+
+def _keys(ticker: str, bars: pl.DataFrame, action_type: str) -> pl.DataFrame:
+    return bars.select(
+        pl.lit(ticker).alias("ticker"),
+        day("label").alias("ex_date"),
+        pl.lit(action_type).alias("action_type"),
     )
 
 
 def _inside_daily_bars(sources: Sequence[DailySource]) -> list[_Lines]:
     """Return what bars say; of a session, the strongest that says whether there was an action."""
     found = []
-    for action_type, field, is_action in (
-        ("dividend", "dividend_amount", number("dividend_amount") > 0),
-        ("split", "split_coefficient", number("split_coefficient") != 1),
-    ):
+    for action_type, field, is_sound, none in _IN_BARS:
         for place, source in enumerate(sources):
+            is_action = is_sound & (number(field) != none) & ~_is_contested(source, field)
             bars = source.series.frame.filter(is_action)
             for stronger in sources[:place]:
                 says = stronger.series.frame.filter(number(field).is_not_null())

@@ -1,5 +1,6 @@
 """Bars: daily, weekly and monthly ones, and those of five minutes."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import lru_cache
@@ -45,11 +46,15 @@ _PERIOD_VALUES = (
 _DAILY_VALUES = (
     *_COMMON_VALUES,
     day("label").alias("session_date"),
-    number_if_given("adjusted_close"),
     whole_number(pl.coalesce("volume", "raw_volume")).alias("volume"),
-    number_if_given("dividend_amount"),
-    number_if_given("split_coefficient"),
 )
+_GIVEN_WITH_ADJUSTED = ("adjusted_close", "dividend_amount", "split_coefficient")
+_IS_ADJUSTED = pl.any_horizontal(pl.col(*_GIVEN_WITH_ADJUSTED, "volume").is_not_null())
+_VENDORS_VALUES = (
+    *_DAILY_VALUES,
+    *(number_if_given(name, is_given=_IS_ADJUSTED) for name in _GIVEN_WITH_ADJUSTED),
+)
+_FILES_VALUES = (*_DAILY_VALUES, *(number_if_given(name) for name in _GIVEN_WITH_ADJUSTED))
 _INTRADAY_VALUES = (*_COMMON_VALUES, whole_number("volume"))
 _FIRST_DAY, _LAST_DAY = date(1960, 1, 1), date(2049, 12, 31)
 _WEEK_START = day("label").dt.truncate("1w").alias("week_start")
@@ -74,6 +79,7 @@ def read_monthly_bars(ticker: str, payloads: Payloads) -> Reading:
 def read_daily_bars(ticker: str, payloads: Payloads) -> Reading:
     """Read TIME_SERIES_DAILY or TIME_SERIES_DAILY_ADJUSTED, and files, for `schemas.DailyBars`.
 
+    A bar of the vendor's that has any field of the adjusted endpoint has to have all of them.
     Of the good bars of a session the first in the order of `daily_sources` counts; the others are
     left out.
 
@@ -85,7 +91,7 @@ def read_daily_bars(ticker: str, payloads: Payloads) -> Reading:
         raise PayloadError(f"no payload with daily bars of {ticker}")
     readings = [
         Reading(
-            source.series.frame.select(pl.lit(ticker).alias("ticker"), *_DAILY_VALUES),
+            source.series.frame.select(pl.lit(ticker).alias("ticker"), *source.values),
             source.series.raw,
             is_whole=source.is_whole,
         )
@@ -100,6 +106,11 @@ class DailySource:
 
     standing: Literal["override", "vendor", "fill"]
     series: Series
+
+    @property
+    def values(self) -> Sequence[pl.Expr]:
+        """What `schemas.DailyBars` has beside the ticker."""
+        return _VENDORS_VALUES if self.standing == "vendor" else _FILES_VALUES
 
     @property
     def is_adjusted(self) -> bool:

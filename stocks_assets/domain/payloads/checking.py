@@ -29,7 +29,8 @@ class Shaped:
     `dataset`, the input of each row, and the columns of the key, null where a rejected row has none
     that can be read. `is_whole` tells whether the payload has the whole history: then what it has
     not is not, but for what daily bars told of under other keys than `told_by_bars`, if it has any.
-    `left_out` counts rows that are neither, as another one of their key counts.
+    `left_out` counts rows that are neither, as another one of their key counts. `unread` has keys
+    of which the payload says something that cannot be read.
     """
 
     rows: pl.DataFrame
@@ -37,9 +38,10 @@ class Shaped:
     is_whole: bool = True
     left_out: int = 0
     told_by_bars: pl.DataFrame | None = None
+    unread: pl.DataFrame | None = None
 
     def doubtful_keys(self, ticker: str) -> pl.DataFrame:
-        """Return the keys under which rejected rows may have said something sound.
+        """Return the keys under which rejected rows, or `unread`, may have said something sound.
 
         Null are those that may be of any row: where it is the key that breaks a rule, or where a
         row stands under the key of another.
@@ -49,6 +51,8 @@ class Shaped:
         keys = self.rejected.select(
             "ticker", *(pl.when(~is_astray).then(name).alias(name) for name in key[1:])
         )
+        if self.unread is not None:
+            keys = pl.concat([keys, self.unread])
         if not self.left_out:
             return keys
         return pl.concat([keys, pl.DataFrame({"ticker": [ticker]})], how="diagonal")
@@ -97,6 +101,7 @@ def check(
             reading.frame.height
             - sum(part[number].height for part in (rows, rejected) if number in part),
             reading.told_by_bars,
+            reading.unread,
         )
         for number, reading in enumerate(readings)
     ]

@@ -25,13 +25,15 @@ class Reading:
     `frame` has the columns of the table's schema, but for those that its check adds; `raw` has the
     rows in the order of `row_number`. `is_whole` tells whether they are the whole history. Where
     some of its rows are those that daily bars of some sessions tell of, `told_by_bars` has their
-    keys: of others, daily bars say nothing.
+    keys: of others, daily bars say nothing. `unread` has the keys, null where they cannot be read,
+    of which something is said that cannot be read and is no row.
     """
 
     frame: pl.DataFrame
     raw: Raw
     is_whole: bool = True
     told_by_bars: pl.DataFrame | None = None
+    unread: pl.DataFrame | None = None
 
 
 class JsonObject(dict[str, Any]):
@@ -118,12 +120,14 @@ def number(field: str) -> pl.Expr:
     return pl.when(parsed.is_finite()).then(parsed + 0.0)  # there is but one zero
 
 
-def number_if_given(field: str) -> pl.Expr:
+def number_if_given(field: str, is_given: pl.Expr | None = None) -> pl.Expr:
     """The number of `field`, null where it is not given.
 
-    What is given and is no number becomes NaN, which the schemas let no column have.
+    What is given and is no number becomes NaN, which the schemas let no column have. Where
+    `is_given` holds, it has to be there.
     """
-    return pl.when(pl.col(field).is_not_null()).then(number(field).fill_null(float("nan")))
+    given = pl.col(field).is_not_null() if is_given is None else is_given
+    return pl.when(given).then(number(field).fill_null(float("nan"))).alias(field)
 
 
 def whole_number(field: str | pl.Expr) -> pl.Expr:

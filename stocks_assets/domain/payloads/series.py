@@ -41,6 +41,11 @@ class Series:
     raw: Raw
     meta: Mapping[str, str]
 
+    @property
+    def is_sound(self) -> bool:
+        """Whether it was read quickly: each label once, and nothing but numbers."""
+        return not isinstance(self.frame.schema["open"], pl.String)
+
 
 def read_series(source: str, body: bytes, data_key: str, fields: Mapping[str, str]) -> Series:
     """Read the series under `data_key`; `fields` are the vendor's fields by the names they get.
