@@ -145,12 +145,18 @@ def _unread_in_bars(ticker: str, sources: Sequence[DailySource]) -> pl.DataFrame
     found = []
     for source in sources:
         has_to_say = source.standing == "vendor" and source.is_adjusted
-        for action_type, field, is_sound, _ in _IN_BARS:
-            is_said = pl.col(field).is_not_null() | pl.lit(has_to_say)
-            is_unread = is_said & ~is_sound.fill_null(value=False)
-            bars = source.series.frame.filter(is_unread | _is_contested(source, field))
-            if not bars.is_empty():
-                found.append(_keys(ticker, bars, action_type))
+        bars = source.series.frame
+        is_unread = bars.select(
+            (
+                (pl.col(field).is_not_null() | pl.lit(has_to_say))
+                & ~is_sound.fill_null(value=False)
+            ).alias(action_type)
+            | _is_contested(source, field)
+            for action_type, field, is_sound, _ in _IN_BARS
+        )
+        found += [
+            _keys(ticker, bars.filter(unread), unread.name) for unread in is_unread if unread.any()
+        ]
     return pl.concat(found) if found else None
 
 
