@@ -476,7 +476,8 @@ class _Loading:
         withdrawn = {}
         for ticker in [t for t, shaped in good.items() if not shaped.is_whole]:
             if names := self._replaced_files(ticker, parts[ticker]):
-                found = self._withdrawn(ticker, parts[ticker], names, rows[ticker])
+                fills = good[ticker].fills
+                found = self._withdrawn(ticker, parts[ticker], names, rows[ticker], fills)
                 if isinstance(found, _Refusal):
                     refused[ticker] = found
                     del good[ticker], rows[ticker]
@@ -489,6 +490,11 @@ class _Loading:
                 {t: _newest(parts[t].read) for t, shaped in good.items() if self._says_all(shaped)},
                 unsure=self._unsure(good),
                 withdrawn=withdrawn,
+                filling=[
+                    str(parts[ticker].read[name])
+                    for ticker, shaped in good.items()
+                    for name in shaped.fills
+                ],
                 told_by_bars={
                     ticker: shaped.told_by_bars
                     for ticker, shaped in good.items()
@@ -522,15 +528,22 @@ class _Loading:
         ]
 
     def _withdrawn(
-        self, ticker: str, part: _Part, names: Collection[str], rows: pl.DataFrame
+        self,
+        ticker: str,
+        part: _Part,
+        names: Collection[str],
+        rows: pl.DataFrame,
+        fills: Collection[str],
     ) -> tuple[pl.DataFrame, Withdrawn] | _Refusal:
         """Return `rows` with those that hold in place of what the files `names` give no more.
 
-        Those are the vendor's of the newest object that has them: the window of a free key may have
-        gone on since. What no object has is withdrawn.
+        Those are the vendor's of the newest object that has them, before those of `fills`: the
+        window of a free key may have gone on since. What no object has is withdrawn.
         """
         key, came = self.table.primary_key, _newest(part.read)
-        lacking = self.store.keys_of(self.table, ticker, names).join(rows, on=key, how="anti")
+        filling = pl.col("bronze_key").is_in([str(part.read[name]) for name in fills])
+        lacking = self.store.keys_of(self.table, ticker, names)
+        lacking = lacking.join(rows.filter(~filling), on=key, how="anti")
         for older in self._older(ticker, part, came) if not lacking.is_empty() else ():
             objects = {older.payload_name: older}
             shaped = self._shape({ticker: objects}, {ticker: {}})[ticker].shaped
@@ -538,13 +551,14 @@ class _Loading:
                 found = _with_origins(shaped.rows, objects, self.table)
                 found = found.join(lacking, on=key, how="semi")
                 known_at = pl.lit(came.known_at, rows.schema["known_at"])
+                rows = rows.join(found, on=key, how="anti")
                 rows = pl.concat([rows, found.with_columns(known_at=known_at)])
                 lacking = lacking.join(found, on=key, how="anti")
                 if shaped.is_whole or lacking.is_empty():
                     break
             elif shaped.key:
                 return shaped
-        return rows, Withdrawn(came, lacking)
+        return rows, Withdrawn(came, lacking.join(rows, on=key, how="anti"))
 
     def _older(self, ticker: str, part: _Part, came: Origin) -> list[BronzeKey]:
         """Return the vendor's objects before those of `part`, newest first, refused ones apart."""

@@ -23,6 +23,7 @@ from stocks_assets.domain.restatements import PROVENANCE, Changes, compare
 
 SCHEMA = "silver"
 _SHADOW = "silver_shadow"
+_OF_BARS = BronzeKey.prefix(DAILY_BARS.name)
 _HISTORY = ("superseded_rows", "restated_closes")
 _SHORTER = (
     "the payload has {} {} where {} are stored; if it is right, materialize it with the config "
@@ -104,6 +105,7 @@ class SilverStore:
         unsure: pl.DataFrame | None = None,
         withdrawn: Mapping[str, Withdrawn] | None = None,
         told_by_bars: Mapping[str, pl.DataFrame] | None = None,
+        filling: Collection[str] = (),
         accept_shorter: bool = False,
     ) -> Merged:
         """Merge `given` into `table`; what it supersedes is kept.
@@ -115,7 +117,8 @@ class SilverStore:
         not those under the keys `unsure`, of rows that were given and say nothing sound; where such
         a key has a null, none of its ticker. Removed alike are rows that are `withdrawn`, by
         ticker; none of them is given. Of the tickers in `told_by_bars`, what daily bars once told
-        of stays under other keys than those. A whole history much shorter than the stored one is
+        of stays under other keys than those. Rows of the objects `filling` give way to what daily
+        bars have told of and not taken back. A whole history much shorter than the stored one is
         refused unless `accept_shorter`.
         """
         key = table.primary_key
@@ -149,15 +152,21 @@ class SilverStore:
         gone = gone.join(unsure, on=key, how="anti").join(
             unsure.filter(has_no_key), on="ticker", how="anti"
         )
+        still_told = _StillTold(key, whole, told_by_bars or {})
         if told_by_bars:
-            stays = gone.filter(
-                pl.col("ticker").is_in(list(told_by_bars)) & (pl.col("dataset") == DAILY_BARS.name)
-            ).join(pl.concat(told_by_bars.values()), on=key, how="anti")
-            gone = gone.join(stays, on=key, how="anti")
+            of_bars = gone.filter(pl.col("dataset") == DAILY_BARS.name)
+            gone = gone.join(still_told.of(of_bars), on=key, how="anti")
         superseded = pl.concat(
             [delta.filter(pl.col("_stored").is_not_null()).select(key), gone.select(key)]
         )
         stored = self._stored(table, superseded)
+        if filling:
+            of_bars = stored.filter(pl.col("bronze_key").str.starts_with(_OF_BARS))
+            given_way = delta.filter(pl.col("bronze_key").is_in(list(filling))).join(
+                still_told.of(of_bars), on=key, how="semi"
+            )
+            delta = delta.join(given_way, on=key, how="anti")
+            stored = stored.join(given_way, on=key, how="anti")
         changes = compare(
             delta.drop("_stored"),
             stored.join(gone, on=key, how="anti"),
@@ -396,6 +405,26 @@ def _with_version(given: pl.DataFrame, table: SilverTable) -> pl.DataFrame:
     return given.with_columns(
         pl.struct(values).hash(seed=0).reinterpret(signed=True).alias("row_version")
     )
+
+
+class _StillTold(NamedTuple):
+    """What the vendor's daily bars have told of holds until they take it back.
+
+    Of the tickers in `whole` they take back all that they do not tell again, of those in
+    `told_by_bars` the keys there.
+    """
+
+    key: Sequence[str]
+    whole: Collection[str]
+    told_by_bars: Mapping[str, pl.DataFrame]
+
+    def of(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """Return those of `rows`, stored ones that daily bars told of, that still hold."""
+        in_part = pl.col("ticker").is_in(list(self.told_by_bars))
+        still = rows.filter(in_part | ~pl.col("ticker").is_in(list(self.whole)))
+        if not self.told_by_bars:
+            return still
+        return still.join(pl.concat(self.told_by_bars.values()), on=self.key, how="anti")
 
 
 def _with_dataset(rows: pl.DataFrame) -> pl.DataFrame:

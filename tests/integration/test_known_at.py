@@ -654,6 +654,43 @@ def test_prices_are_known_as_files_came_and_went(bronze, store, warehouse, one_b
     assert content(warehouse) == before
 
 
+def test_a_file_that_fills_takes_no_row_that_the_vendor_has_said(bronze, store, warehouse):
+    def stored_after(minute, dataset, body, part=""):
+        put(store, dataset, minute, body, part)
+        assert isinstance(load_all(bronze, warehouse, DAILY), silver.Loaded)
+        said = query(warehouse, "select close, source from silver.daily_bars order by session_date")
+        return [(int(close), source[0]) for close, source in said]
+
+    everything, window_of_now = file(99, 98, 97, 96, precedence="fill"), [None, 21, 22]
+    stored_after(1, "daily_bars", vendors(10, 11, adjusted=False))
+    filled = [(10, "v"), (11, "v"), (97, "i"), (96, "i")]
+    assert stored_after(2, "dropped_daily_bars", everything, "f") == filled
+    moved_on = [(10, "v"), (21, "v"), (22, "v"), (96, "i")]
+    assert stored_after(3, "daily_bars", vendors(*window_of_now, adjusted=False)) == moved_on
+    won = [(50, "i"), *moved_on[1:]]
+    assert stored_after(4, "dropped_daily_bars", file(50), "o") == won
+    assert stored_after(5, "dropped_daily_bars", file(), "o") == moved_on
+    before = content(warehouse)
+    rebuild(bronze, warehouse, DAILY)
+    assert content(warehouse) == before
+    # What a whole history has no more is the file's to fill.
+    assert stored_after(6, "daily_bars", vendors(*window_of_now)) == [(99, "i"), *moved_on[1:]]
+
+
+def test_an_action_of_a_file_that_fills_gives_way_to_what_bars_told(bronze, store, warehouse):
+    actions = SILVER_TABLES["corporate_actions"]
+    amounts = "select ex_date::text, dividend_amount from silver.corporate_actions order by 1"
+    lines = [{"ex_date": day, "action_type": "dividend", "amount": "0.7"} for day in SESSIONS[:2]]
+    body = json.dumps({"source": "x.csv", "precedence": "fill", "rows": lines}).encode()
+    put(store, "dropped_actions", 1, body, "f")
+    put(store, "daily_bars", 2, window("Compact", SESSIONS[:3], [SESSIONS[0]]))
+    load_all(bronze, warehouse, actions)
+    assert query(warehouse, amounts) == [(SESSIONS[0], 0.5), (SESSIONS[1], 0.7)]
+    put(store, "daily_bars", 3, window("Compact", SESSIONS[1:], []))
+    load_all(bronze, warehouse, actions)
+    assert query(warehouse, amounts) == [(SESSIONS[0], 0.5), (SESSIONS[1], 0.7)]
+
+
 def test_a_file_is_not_refused_with_the_reply_beside_it(bronze, store, warehouse):
     days = [str(day) for day in sessions(date(2026, 1, 5), date(2026, 2, 20))]
     bars = [(day, 8.0, 7.0, 0.0, 1, 7) for day in days]

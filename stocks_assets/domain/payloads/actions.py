@@ -68,6 +68,9 @@ def read_corporate_actions(ticker: str, payloads: Payloads) -> Reading:
         raw,
         told_by_bars=_told_by_bars(ticker, bars),
         unread=_unread_in_bars(ticker, bars),
+        fills=frozenset(
+            name for part in parts if part.standing == "fill" for name in part.frame["dataset"]
+        ),
     )
 
 

@@ -94,6 +94,7 @@ def read_daily_bars(ticker: str, payloads: Payloads) -> Reading:
             source.series.frame.select(pl.lit(ticker).alias("ticker"), *source.values),
             source.series.raw,
             is_whole=source.is_whole,
+            fills=source.fills,
         )
         for source in sources
     ]
@@ -111,6 +112,12 @@ class DailySource:
     def values(self) -> Sequence[pl.Expr]:
         """What `schemas.DailyBars` has beside the ticker."""
         return _VENDORS_VALUES if self.standing == "vendor" else _FILES_VALUES
+
+    @property
+    def fills(self) -> frozenset[str]:
+        """Their input, if it fills what the vendor has not."""
+        names = self.series.frame["dataset"].head(1) if self.standing == "fill" else ()
+        return frozenset(names)
 
     @property
     def is_adjusted(self) -> bool:

@@ -30,7 +30,8 @@ class Shaped:
     that can be read. `is_whole` tells whether the payload has the whole history: then what it has
     not is not, but for what daily bars told of under other keys than `told_by_bars`, if it has any.
     `left_out` counts rows that are neither, as another one of their key counts. `unread` has keys
-    of which the payload says something that cannot be read.
+    of which the payload says something that cannot be read; `fills` are the inputs that give way
+    to whatever the vendor has said.
     """
 
     rows: pl.DataFrame
@@ -39,6 +40,7 @@ class Shaped:
     left_out: int = 0
     told_by_bars: pl.DataFrame | None = None
     unread: pl.DataFrame | None = None
+    fills: frozenset[str] = frozenset()
 
     def doubtful_keys(self, ticker: str) -> pl.DataFrame:
         """Return the keys under which rejected rows, or `unread`, may have said something sound.
@@ -102,6 +104,7 @@ def check(
             - sum(part[number].height for part in (rows, rejected) if number in part),
             reading.told_by_bars,
             reading.unread,
+            reading.fills,
         )
         for number, reading in enumerate(readings)
     ]

@@ -26,7 +26,8 @@ class Reading:
     rows in the order of `row_number`. `is_whole` tells whether they are the whole history. Where
     some of its rows are those that daily bars of some sessions tell of, `told_by_bars` has their
     keys: of others, daily bars say nothing. `unread` has the keys, null where they cannot be read,
-    of which something is said that cannot be read and is no row.
+    of which something is said that cannot be read and is no row. `fills` are the inputs that fill
+    what the vendor has not, and has never had.
     """
 
     frame: pl.DataFrame
@@ -34,6 +35,7 @@ class Reading:
     is_whole: bool = True
     told_by_bars: pl.DataFrame | None = None
     unread: pl.DataFrame | None = None
+    fills: frozenset[str] = frozenset()
 
 
 class JsonObject(dict[str, Any]):
