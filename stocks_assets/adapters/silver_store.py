@@ -17,20 +17,23 @@ from psycopg.sql import SQL, Identifier, Literal
 from stocks_assets.adapters import loader
 from stocks_assets.adapters.warehouse import Reader, Warehouse
 from stocks_assets.domain.bronze_key import BronzeKey
-from stocks_assets.domain.datasets import DAILY_BARS, MARKET
+from stocks_assets.domain.datasets import DAILY_BARS, DIVIDENDS, DROPPED, MARKET, SPLITS
 from stocks_assets.domain.payloads import SilverTable
 from stocks_assets.domain.restatements import PROVENANCE, Changes, compare
 
 SCHEMA = "silver"
 _SHADOW = "silver_shadow"
+_DATASET = f"^{BronzeKey.prefix('([^/]+)')}"
 _OF_BARS = BronzeKey.prefix(DAILY_BARS.name)
 _HISTORY = ("superseded_rows", "restated_closes")
 _SHORTER = (
     "the payload has {} {} where {} are stored; if it is right, materialize it with the config "
     "accept_shorter: true"
 )
-# A whole history that has lost more than a tenth of so many rows is not believed.
-_ENOUGH_ROWS, _KEPT_SHARE = 20, 0.9
+# A whole history that has lost more than a tenth of so many rows, and more than one, is not
+# believed, nor is a list of splits or dividends that has lost as much, or all.
+_ENOUGH_ROWS, _KEPT_SHARE = 5, 0.9
+_LISTS = (SPLITS.name, DIVIDENDS.name)
 
 
 def is_too_short(reason: str) -> bool:
@@ -133,8 +136,14 @@ class SilverStore:
             whole = dict.fromkeys([*known, *came], origin)
             accept_shorter = True
         versions = self._versions(table, given, [*whole, *withdrawn])
-        unsure = versions.select(key).clear() if unsure is None else unsure
-        refused = {} if accept_shorter else _suspicious(given, unsure, versions, whole)
+        if unsure is None:
+            unsure = versions.select(key, pl.lit(None, pl.String).alias("dataset")).clear()
+        partial = told_by_bars or {}
+        refused = (
+            {}
+            if accept_shorter
+            else self._shrunk(table, given, unsure, versions, whole=whole, partial=partial)
+        )
         given = given.filter(~pl.col("ticker").is_in(list(refused)))
         delta = given.join(versions.rename({"row_version": "_stored"}), on=key, how="left").filter(
             pl.col("_stored").ne_missing(pl.col("row_version"))
@@ -152,8 +161,8 @@ class SilverStore:
         gone = gone.join(unsure, on=key, how="anti").join(
             unsure.filter(has_no_key), on="ticker", how="anti"
         )
-        still_told = _StillTold(key, whole, told_by_bars or {})
-        if told_by_bars:
+        still_told = _StillTold(key, whole, partial)
+        if partial:
             of_bars = gone.filter(pl.col("dataset") == DAILY_BARS.name)
             gone = gone.join(still_told.of(of_bars), on=key, how="anti")
         superseded = pl.concat(
@@ -231,6 +240,32 @@ class SilverStore:
             made = loader.Loader(self._warehouse, self._schema, table.name, table.primary_key)
             self._loaders[table.name] = self._opened.enter_context(made)
         return self._loaders[table.name]
+
+    def _shrunk(
+        self,
+        table: SilverTable,
+        given: pl.DataFrame,
+        unsure: pl.DataFrame,
+        versions: pl.DataFrame,
+        *,
+        whole: Collection[str],
+        partial: Collection[str],
+    ) -> dict[str, str]:
+        """Return the tickers of which something is much shorter than what is stored, and why.
+
+        Of those that are `partial`, daily bars tell of a part.
+        """
+        if not table.is_of_several:
+            # To know which rows are of which object takes longer, and is seldom needed.
+            suspicious = _suspicious(given, unsure, versions, whole)
+            if not suspicious:
+                return {}
+            columns = [*table.primary_key, "bronze_key"]
+            versions = _with_dataset(self._read(table, columns, dict.fromkeys(suspicious)))
+        elif partial:
+            is_partial = pl.col("ticker").is_in(list(partial))
+            versions = versions.filter(~is_partial | (pl.col("dataset") != DAILY_BARS.name))
+        return _shrunk(given, unsure, versions, table.primary_key)
 
     def _tickers(self, table: SilverTable) -> list[str]:
         """Return the tickers that have rows in `table`."""
@@ -429,9 +464,8 @@ class _StillTold(NamedTuple):
 
 def _with_dataset(rows: pl.DataFrame) -> pl.DataFrame:
     """Put the dataset of `bronze_key` in its place."""
-    datasets_of = {key: BronzeKey.parse(key).dataset for key in rows["bronze_key"].unique()}
-    dataset = pl.col("bronze_key").replace_strict(datasets_of, return_dtype=pl.String)
-    return rows.with_columns(dataset=dataset).drop("bronze_key")
+    dataset = pl.col("bronze_key").str.extract(_DATASET)
+    return rows.with_columns(dataset=dataset.fill_null("")).drop("bronze_key")
 
 
 def _spans(rows: pl.DataFrame, key: Sequence[str], whole: Sequence[str]) -> dict[str, object]:
@@ -442,21 +476,47 @@ def _spans(rows: pl.DataFrame, key: Sequence[str], whole: Sequence[str]) -> dict
 
 
 def _suspicious(
-    given: pl.DataFrame,
-    unsure: pl.DataFrame,
-    versions: pl.DataFrame,
-    whole: Mapping[str, Origin],
-) -> dict[str, str]:
-    """Return the tickers whose whole history is much shorter than the stored one, and why."""
+    given: pl.DataFrame, unsure: pl.DataFrame, versions: pl.DataFrame, whole: Collection[str]
+) -> list[str]:
+    """Return the tickers in `whole` with much fewer rows than are stored."""
     stored = dict(versions.group_by("ticker").len().iter_rows())
     together = pl.concat([given.select("ticker"), unsure.select("ticker")])
     came = dict(together.group_by("ticker").len().iter_rows())
-    return {
-        ticker: _SHORTER.format(came.get(ticker, 0), "rows", stored[ticker])
+    return [
+        ticker
         for ticker in whole
-        if stored.get(ticker, 0) >= _ENOUGH_ROWS
-        and came.get(ticker, 0) < stored[ticker] * _KEPT_SHARE
-    }
+        if _is_much_less(came.get(ticker, 0), stored.get(ticker, 0))
+        and stored[ticker] >= _ENOUGH_ROWS
+    ]
+
+
+def _is_much_less(came: int, stored: int) -> bool:
+    return came < stored * _KEPT_SHARE and came < stored - 1
+
+
+def _shrunk(
+    given: pl.DataFrame, unsure: pl.DataFrame, versions: pl.DataFrame, key: Sequence[str]
+) -> dict[str, str]:
+    """Return the tickers of which a dataset of the vendor's gives much less than it did, and why.
+
+    A row counts for the dataset that first told of it. What was in a file may go.
+    """
+    stored_in = versions.select(*key, pl.col("dataset").alias("_stored_in"))
+    came = pl.concat(
+        [_with_dataset(given.select(*key, "bronze_key")), unsure.select(*key, "dataset")]
+    ).join(stored_in, on=key, how="left")
+    by_dataset = came.group_by("ticker", pl.coalesce("_stored_in", "dataset").alias("dataset"))
+    counts = {(ticker, name): count for ticker, name, count in by_dataset.len().iter_rows()}
+    found = {}
+    for ticker, dataset, stored in versions.group_by("ticker", "dataset").len().iter_rows():
+        now = counts.get((ticker, dataset), 0)
+        is_list = dataset in _LISTS
+        if dataset not in DROPPED and (
+            (is_list and now == 0)
+            or ((is_list or stored >= _ENOUGH_ROWS) and _is_much_less(now, stored))
+        ):
+            found[ticker] = _SHORTER.format(now, dataset if is_list else "rows", stored)
+    return found
 
 
 def _with_removal(rows: pl.DataFrame, whole: Mapping[str, Origin]) -> pl.DataFrame:

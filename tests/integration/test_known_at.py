@@ -799,6 +799,75 @@ def test_a_history_is_too_short_whether_or_not_a_row_of_it_is_bad(bronze, store,
     assert len(closes_as_of(warehouse, 3)[0]) == len(days)
 
 
+@pytest.mark.parametrize(("before", "after"), [(1, 0), (2, 0), (4, 2), (20, 17)])
+def test_a_list_of_actions_that_lost_much_of_itself_is_refused_by_itself(
+    bronze, store, warehouse, before, after
+):
+    actions = SILVER_TABLES["corporate_actions"]
+    days = [str(day) for day in sessions(date(2025, 1, 2), date(2025, 3, 2))]
+
+    def splits(count):
+        lines = [{"effective_date": day, "split_factor": "2"} for day in days[:count]]
+        return json.dumps({"symbol": "A", "data": lines}).encode()
+
+    paid = [{"ex_dividend_date": day, "amount": "0.5"} for day in days]
+    put(store, "splits", 1, splits(before))
+    put(store, "dividends", 2, json.dumps({"data": paid[:30]}).encode())
+    load_all(bronze, warehouse, actions)
+    short = put(store, "splits", 3, splits(after))
+    put(store, "dividends", 4, json.dumps({"data": paid[1:31]}).encode())
+    failed = load_all(bronze, warehouse, actions)
+    assert f"has {after} splits where {before} are stored" in failed.reason
+    assert list(warehouse.refused_objects("corporate_actions")) == [short]
+    counts = "select action_type, count(*), max(ex_date)::text from silver.corporate_actions group by 1 order by 1"
+    stored = [("dividend", 30, days[30]), ("split", before, days[before - 1])]
+    assert query(warehouse, counts) == stored
+    accepted = load_all(bronze, warehouse, actions, only_stale=False, accept_shorter=True)
+    assert accepted.load.row_count == 30 + after
+
+
+def test_a_list_may_correct_one_action_and_bars_may_take_one_back(bronze, store, warehouse):
+    actions = SILVER_TABLES["corporate_actions"]
+    days = [str(day) for day in sessions(date(2025, 1, 2), date(2025, 3, 2))]
+    dates = "select ex_date::text from silver.corporate_actions order by 1"
+    for minute, some in enumerate((days[:3], [*days[:2], days[5]], days[:2]), start=1):
+        lines = [{"ex_dividend_date": day, "amount": "0.5"} for day in some]
+        put(store, "dividends", minute, json.dumps({"data": lines}).encode())
+        assert isinstance(load_all(bronze, warehouse, actions), silver.Loaded)
+        assert query(warehouse, dates) == [(day,) for day in some]
+    put(store, "daily_bars", 4, window("Full size", days, [days[9]]))
+    load_all(bronze, warehouse, actions)
+    put(store, "daily_bars", 5, window("Full size", days, []))
+    assert isinstance(load_all(bronze, warehouse, actions), silver.Loaded)
+    assert query(warehouse, dates) == [(days[0],), (days[1],)]
+
+
+def test_a_short_history_of_weeks_is_believed_no_sooner_than_a_long_one(bronze, store, warehouse):
+    rows = [(friday, 64.0, 64.0, 0.0, 1, 7) for friday in FRIDAYS[:19]]
+    put(store, "weekly_bars", 1, payload(WEEKLY, rows))
+    load_all(bronze, warehouse, WEEKLY)
+    put(store, "weekly_bars", 2, payload(WEEKLY, rows[:1]))
+    assert "1 rows where 19" in load_all(bronze, warehouse, WEEKLY).reason
+    put(store, "weekly_bars", 3, payload(WEEKLY, rows[1:]))
+    assert isinstance(load_all(bronze, warehouse, WEEKLY), silver.Loaded)
+
+
+def test_a_long_file_that_is_withdrawn_is_no_loss_of_the_vendors(bronze, store, warehouse):
+    days = [str(day) for day in sessions(date(2025, 1, 2), date(2025, 3, 2))]
+    lines = [
+        {"session_date": day, "volume": "5"} | dict.fromkeys(["open", "high", "low", "close"], "9")
+        for day in days
+    ]
+    document = {"source": "x.csv", "precedence": "fill", "rows": lines}
+    put(store, "dropped_daily_bars", 1, json.dumps(document).encode(), "f")
+    put(store, "daily_bars", 2, vendors(10, 11, 12))
+    load_all(bronze, warehouse, DAILY)
+    put(store, "dropped_daily_bars", 3, file(), "f")
+    loaded = load_all(bronze, warehouse, DAILY)
+    assert isinstance(loaded, silver.Loaded)
+    assert query(warehouse, "select count(*) from silver.daily_bars") == [(3,)]
+
+
 @pytest.mark.parametrize("label", ["1961-01-01", "2029-01-02", str(SESSIONS[3])])
 def test_a_row_whose_date_is_damaged_costs_no_stored_row(bronze, store, warehouse, label):
     put(store, "daily_bars", 1, vendors(10, 11, 12, 13))

@@ -453,7 +453,7 @@ def test_an_action_that_bars_of_one_label_do_not_agree_on_is_in_doubt():
     bars = [adjusted_day(**{"7. dividend amount": amount}) for amount in dividends]
     shaped = ACTIONS.shape("A", repeated(*bars))
     assert shaped.rows.is_empty()
-    assert shaped.doubtful_keys("A").rows() == [("A", date(2024, 4, 15), "dividend")] * 2
+    assert shaped.doubtful_keys("A").rows() == [("A", date(2024, 4, 15), "dividend", None)] * 2
     again = ACTIONS.shape("A", repeated(bars[0], bars[0]))
     assert again.rows["dividend_amount"].to_list() == [0.5]
 

@@ -45,16 +45,18 @@ class Shaped:
     def doubtful_keys(self, ticker: str) -> pl.DataFrame:
         """Return the keys under which rejected rows, or `unread`, may have said something sound.
 
+        With the `dataset` that they stand in, null where it is none that lists what it has.
+
         Null are those that may be of any row: where it is the key that breaks a rule, or where a
         row stands under the key of another.
         """
         key = [name for name in self.rejected.columns if name not in _REJECTED]
         is_astray = pl.col("rules").list.set_intersection(list(KEY_RULES)).list.len() > 0
         keys = self.rejected.select(
-            "ticker", *(pl.when(~is_astray).then(name).alias(name) for name in key[1:])
+            "ticker", *(pl.when(~is_astray).then(name).alias(name) for name in key[1:]), "dataset"
         )
         if self.unread is not None:
-            keys = pl.concat([keys, self.unread])
+            keys = pl.concat([keys, self.unread], how="diagonal")
         if not self.left_out:
             return keys
         return pl.concat([keys, pl.DataFrame({"ticker": [ticker]})], how="diagonal")
