@@ -36,11 +36,6 @@ _ENOUGH_ROWS, _KEPT_SHARE = 5, 0.9
 _LISTS = (SPLITS.name, DIVIDENDS.name)
 
 
-def is_too_short(reason: str) -> bool:
-    """Tell whether a payload was refused as much shorter than what is stored."""
-    return reason.startswith(_SHORTER.partition("{")[0])
-
-
 class Origin(NamedTuple):
     """The object that rows came from, and when it came."""
 

@@ -598,6 +598,50 @@ def test_a_rebuild_that_could_not_have_an_object_replaces_nothing(bronze, store,
     assert warehouse.refused_objects("weekly_bars") == {}
 
 
+@pytest.mark.parametrize("is_last", [True, False], ids=["at the end", "in the middle"])
+def test_what_is_refused_and_accepted_comes_out_of_bronze_alone(bronze, store, warehouse, is_last):
+    def weeks(count, close=64.0):
+        return payload(WEEKLY, [(friday, close, 64.0, 0.0, 1, 7) for friday in FRIDAYS[:count]])
+
+    def forget():
+        with warehouse.connect() as connection:
+            connection.execute(
+                "truncate silver.weekly_bars, silver.superseded_rows, silver.restated_closes, "
+                "silver.rejected_rows, ops.silver_loads, ops.refused_objects"
+            )
+            connection.execute(
+                "update ops.object_loads set loaded_at = null, loads = 0, is_refused = false"
+            )
+
+    bodies = [weeks(25), weeks(10), weeks(24, -1.0), weeks(25)[:-40], None]
+    for minute, body in enumerate(bodies, start=1):
+        if body is None:
+            rubbish = BronzeKey("weekly_bars", "A", at(minute), content_hash(b"rubbish"))
+            store.put_text(str(rubbish), "rubbish")
+        else:
+            put(store, "weekly_bars", minute, body)
+        load_all(bronze, warehouse, WEEKLY)
+    put(store, "weekly_bars", 6, weeks(9))
+    accepted = load_all(bronze, warehouse, WEEKLY, only_stale=False, accept_shorter=True)
+    assert accepted.load.row_count == 9
+    put(store, "weekly_bars", 7, weeks(20, 65.0))
+    load_all(bronze, warehouse, WEEKLY)
+    put(store, "weekly_bars", 8, weeks(1) if is_last else weeks(21))
+    result = load_all(bronze, warehouse, WEEKLY)
+    assert isinstance(result, silver.Failed) == is_last
+    before = content(warehouse)
+    refused = warehouse.refused_objects("weekly_bars").keys()
+    assert len(refused) == 4 + is_last
+    for build in (rebuild, load_all):
+        forget()
+        again = build(bronze, warehouse, WEEKLY)
+        assert isinstance(again, silver.Failed) == is_last
+        assert content(warehouse) == before
+        assert warehouse.refused_objects("weekly_bars").keys() == refused
+    rebuild(bronze, warehouse, WEEKLY)
+    assert content(warehouse) == before
+
+
 def vintage(close):
     return payload(WEEKLY, [(FRIDAYS[0], close, close, 0.0, 1, 7)])
 
