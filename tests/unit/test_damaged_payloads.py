@@ -10,6 +10,7 @@ import math
 import re
 from collections import Counter
 from datetime import date, datetime, timedelta
+from itertools import pairwise
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -157,24 +158,36 @@ def placed(table, label):
     return start, session
 
 
+def out_of_order(table, labels):
+    """The places of labels that are on the wrong side of a neighbour's."""
+    read = moment if table == "intraday_bars" else day
+    at = [read(label) for label in labels]
+    steps = [(a, b) for a, b in pairwise(at) if a and b]
+    falls = sum(a > b for a, b in steps) >= sum(a < b for a, b in steps)
+    wrong = (lambda a, b: a < b) if falls else (lambda a, b: a > b)
+    pairs = enumerate(pairwise(at))
+    return {place for n, (a, b) in pairs if a and b and wrong(a, b) for place in (n, n + 1)}
+
+
 def expected(table, pairs):
     """What is to be loaded, by key, and the labels of what is to be rejected.
 
     Of good bars of one period the latest session counts and the others are no error; of one session
-    the first counts, and one that says otherwise is rejected.
+    the first counts that stands in order, else the first, and one that says otherwise is rejected.
     """
     loaded, rejected = {}, Counter()
-    for label, bar in pairs:
+    astray = out_of_order(table, [label for label, _ in pairs])
+    for number, (label, bar) in enumerate(pairs):
         place, values = placed(table, label), sound(table, bar)
         if place is None or values is None:
             rejected[json.dumps(label)] += 1
             continue
         key, session = place
-        loaded.setdefault(key, []).append((session, values, label))
+        loaded.setdefault(key, []).append((session, values, label, number in astray))
     for key, rivals in loaded.items():
-        latest = max(session for session, _, _ in rivals)
-        of_session = [rival for rival in rivals if rival[0] == latest]
-        others = {values for _, values, _ in of_session} - {of_session[0][1]}
+        latest = max(rival[0] for rival in rivals)
+        of_session = sorted((r for r in rivals if r[0] == latest), key=lambda rival: rival[3])
+        others = {rival[1] for rival in of_session} - {of_session[0][1]}
         for values in others:
             label = next(rival[2] for rival in of_session if rival[1] == values)
             rejected[json.dumps(label)] += 1

@@ -197,6 +197,18 @@ def test_of_bars_with_one_label_the_first_counts_and_one_that_differs_is_set_apa
     assert json.loads(shaped.rejected["row_values"][0])["4. close"] == "9.5"
 
 
+@pytest.mark.parametrize("order", [1, -1], ids=["newest first", "oldest first"])
+def test_of_bars_with_one_label_the_one_counts_that_stands_in_order(order):
+    days = ["2024-04-18", "2024-04-12", "2024-04-16", "2024-04-15", "2024-04-12", "2024-04-11"]
+    bars = [(day, raw_day(**{"4. close": f"9.{n}"})) for n, day in enumerate(days)][::order]
+    series = ", ".join(f'"{day}": {json.dumps(bar)}' for day, bar in bars)
+    shaped = DAILY.shape("A", {"daily_bars": f'{{"Time Series (Daily)": {{{series}}}}}'.encode()})
+    closes = dict(shaped.rows.select("session_date", "close").iter_rows())
+    assert closes[date(2024, 4, 12)] == 9.4
+    assert json.loads(shaped.rejected["row_values"][0])["4. close"] == "9.1"
+    assert shaped.rejected["rules"].to_list() == [["primary_key"]]
+
+
 def test_a_bar_that_stands_behind_a_bad_one_of_its_label_is_found():
     shaped = DAILY.shape("A", repeated(raw_day(**{"1. open": None}), raw_day()))
     assert shaped.rows.height == shaped.rejected.height == 1

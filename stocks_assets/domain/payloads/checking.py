@@ -81,7 +81,7 @@ def check(
     good: pl.DataFrame = checked.result
     rejected: dict[int, pl.DataFrame] = {}
     if len(checked.failure):
-        settled, bad = _settle(schema, checked.failure)
+        settled, bad = _settle(schema, checked.failure, together)
         good = pl.concat([good, settled])
         rejected = _by_reading(bad)
     if "is_complete" in good.columns:
@@ -133,12 +133,15 @@ def _sessions(until_year: int) -> pl.Series:
     return pl.Series([sessions], dtype=pl.List(pl.Date))
 
 
-def _settle(schema: type[dy.Schema], failure: dy.FailureInfo) -> tuple[pl.DataFrame, pl.DataFrame]:
+def _settle(
+    schema: type[dy.Schema], failure: dy.FailureInfo, together: pl.DataFrame
+) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Return the rows of `failure` that are good after all, and the bad ones with their `rules`.
 
     A row that shares its key with bad ones alone is good. Of good bars with one key those of the
-    latest session count. Of what then still shares a key, the first row counts, another that says
-    the same goes without notice, and one that says otherwise is bad.
+    latest session count. Of what then still shares a key, the first row counts, of bars the first
+    that stands in order among all that came `together`; another that says the same goes without
+    notice, and one that says otherwise is bad.
     """
     columns, key = schema.column_names(), schema.primary_key()
     details = failure.details().sort("reading", "row_number")
@@ -149,12 +152,33 @@ def _settle(schema: type[dy.Schema], failure: dy.FailureInfo) -> tuple[pl.DataFr
     rivals = failed.filter(is_rival)
     if "session_date" in columns:
         rivals = rivals.filter(pl.col("session_date") == pl.col("session_date").max().over(key))
+        moment = "starts_at" if "starts_at" in columns else "session_date"
+        rivals = _in_order_first(rivals, together, moment)
     said = [name for name in columns if name not in NOT_STORED]
     rivals = rivals.unique(said, keep="first", maintain_order=True)
     is_first = pl.struct(key).is_first_distinct()
     beaten = rivals.filter(~is_first).with_columns(pl.lit([_KEY_RULE]).alias("rules"))
     bad = pl.concat([failed.filter(~is_rival), beaten])
     return rivals.filter(is_first).select(columns), bad.sort("reading", "row_number")
+
+
+def _in_order_first(rivals: pl.DataFrame, together: pl.DataFrame, moment: str) -> pl.DataFrame:
+    """Put those of `rivals` last that stand on the wrong side of a neighbour in their input.
+
+    A bar whose label is damaged stands among bars of other days.
+    """
+    source = ["reading", "dataset"]
+    step = pl.col(moment).to_physical().cast(pl.Int64).diff().sign()
+    forth = step * pl.when(step.sum() > 0).then(1).otherwise(-1)
+    is_astray = (forth < 0) | (forth < 0).shift(-1).fill_null(value=False)
+    placed = together.join(rivals, on=source, how="semi", maintain_order="left").select(
+        "reading", "row_number", is_astray.fill_null(value=False).over(source).alias("is_astray")
+    )
+    return (
+        rivals.join(placed, on=["reading", "row_number"])
+        .sort("reading", "is_astray", "row_number")
+        .drop("is_astray")
+    )
 
 
 def _by_reading(frame: pl.DataFrame) -> dict[int, pl.DataFrame]:
