@@ -492,7 +492,7 @@ class _Loading:
                 self.table,
                 pl.concat(rows.values()),
                 {t: _newest(parts[t].read) for t, shaped in good.items() if self._says_all(shaped)},
-                unsure=self._unsure(good),
+                unsure=pl.concat(part.doubtful_keys(ticker) for ticker, part in good.items()),
                 withdrawn=withdrawn,
                 filling=[
                     str(parts[ticker].read[name])
@@ -654,15 +654,6 @@ class _Loading:
     def _says_all(self, part: Shaped) -> bool:
         """Tell whether rows that `part` has not are gone."""
         return self.table.date_column is not None and part.is_whole
-
-    def _unsure(self, parts: Mapping[str, Shaped]) -> pl.DataFrame | None:
-        """Return the keys of rejected rows: what is stored under them may be what they meant.
-
-        In the list of the market such rows are of securities that are no ticker.
-        """
-        if self.table.is_of_market:
-            return None
-        return pl.concat(part.doubtful_keys(ticker) for ticker, part in parts.items())
 
 
 class _Mergers:

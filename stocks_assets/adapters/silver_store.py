@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, date, datetime
+from itertools import combinations
 from typing import NamedTuple, Self
 
 import polars as pl
@@ -112,8 +113,8 @@ class SilverStore:
 
         `given` has the table's business columns, `bronze_key` and `known_at`, and no key twice. Of
         the tickers in `whole` it has all rows there are: those stored beyond them are removed, but
-        not those under the keys `unsure`, of rows that were given and say nothing sound; where such
-        a key has a null, none of its ticker. Removed alike are rows that are `withdrawn`, by
+        not those under the keys `unsure`, of rows that were given and say nothing sound; a null in
+        such a key stands for any value. Removed alike are rows that are `withdrawn`, by
         ticker; none of them is given. Of the tickers in `told_by_bars`, what daily bars once told
         of stays under other keys than those. Rows of the objects `filling` give way to what daily
         bars have told of and not taken back. A whole history much shorter than the stored one is
@@ -152,10 +153,13 @@ class SilverStore:
             if ticker not in refused
         ]
         gone = pl.concat([lacking, *taken_back]).unique(key, maintain_order=True)
-        has_no_key = pl.any_horizontal(pl.col(key).is_null())
-        gone = gone.join(unsure, on=key, how="anti").join(
-            unsure.filter(has_no_key), on="ticker", how="anti"
-        )
+        # Nulls match nothing in a join: what is left of a key that has one is looked for.
+        gone = gone.join(unsure, on=key, how="anti")
+        for count in range(len(key) - 1):
+            for rest in combinations(key[1:], count):
+                unknown = pl.col([name for name in key[1:] if name not in rest]).is_null()
+                any_of = unsure.filter(pl.all_horizontal(unknown))
+                gone = gone.join(any_of, on=[key[0], *rest], how="anti")
         still_told = _StillTold(key, whole, partial)
         if partial:
             of_bars = gone.filter(pl.col("dataset") == DAILY_BARS.name)

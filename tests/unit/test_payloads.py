@@ -176,6 +176,17 @@ def test_a_day_without_a_session_is_set_apart_where_the_exchange_is_known():
     assert DAILY.shape("TSCO.LON", holiday).rows.height == 2
 
 
+@pytest.mark.parametrize(
+    ("ticker", "count"), [("TSCO.LON", 1), ("SHOP.TRT", 1), ("600519.SHH", 1), ("TCS.BSE", 3)]
+)
+def test_a_weekend_is_no_session_of_an_exchange_that_never_opens_then(ticker, count):
+    days = daily(dict.fromkeys(["2023-03-10", "2023-03-11", "2023-03-12"], raw_day()))
+    shaped = DAILY.shape(ticker, days)
+    assert (shaped.rows.height, shaped.rejected.height) == (count, 3 - count)
+    broken = [["session_is_in_the_calendar"]] * (3 - count)
+    assert shaped.rejected["rules"].to_list() == broken
+
+
 def test_a_bad_bar_takes_no_good_one_of_its_week_along():
     payload = weekly({"2024-04-16": week(close="n/a"), "2024-04-15": week()})
     shaped = WEEKLY.shape("A", payload)
@@ -372,6 +383,37 @@ def test_a_dividend_without_a_date_or_amount_is_set_apart_and_the_others_stay():
     assert shaped.rows["dividend_amount"].to_list() == [1.0]
     assert shaped.rejected.height == 3
     assert "\\u0000" not in "".join(shaped.rejected["row_values"])
+
+
+@pytest.mark.parametrize(
+    ("ticker", "ex_date", "rule"),
+    [
+        ("A", "2024-02-10", "ex_date_is_in_the_calendar"),
+        ("A", "2023-12-25", "ex_date_is_in_the_calendar"),
+        ("A", "1024-01-02", "ex_date_is_in_the_calendar"),
+        ("A", "2999-01-02", "ex_date_is_at_most_a_year_ahead"),
+        ("A", "2025-04-16", "ex_date_is_at_most_a_year_ahead"),
+        ("A", "2025-04-15", None),
+        ("TSCO.LON", "2023-12-27", None),
+        ("TSCO.LON", "2024-02-10", "ex_date_is_in_the_calendar"),
+        ("TSCO.LON", "1024-01-02", "ex_date_is_in_the_calendar"),
+        ("TSCO.LON", "2999-01-02", "ex_date_is_at_most_a_year_ahead"),
+        ("RELIANCE.BSE", "2024-01-20", None),
+    ],
+)
+def test_an_ex_date_is_a_session_and_not_far_ahead(ticker, ex_date, rule):
+    payloads = actions(
+        splits=[{"effective_date": ex_date, "split_factor": "2"}],
+        dividends=[
+            {"ex_dividend_date": ex_date, "amount": "1"},
+            {"ex_dividend_date": "2024-04-15", "amount": "1"},
+        ],
+    )
+    shaped = ACTIONS.shape(ticker, payloads, as_of=date(2024, 4, 15))
+    assert shaped.rows.height == (1 if rule else 3)
+    assert all(rule in rules for rules in shaped.rejected["rules"])
+    in_doubt = shaped.doubtful_keys(ticker).select("ex_date", "action_type").rows()
+    assert sorted(in_doubt, key=str) == ([(None, "dividend"), (None, "split")] if rule else [])
 
 
 def test_an_ex_date_may_be_in_the_future_but_no_bar_can():

@@ -16,6 +16,9 @@ from stocks_assets.domain.schemas import KEY_RULES, NOT_STORED
 _FIRST_KNOWN_SESSION = date(1960, 1, 1)
 # Three letters name an exchange elsewhere (.LON, .TRT, .SHH), fewer a class of shares.
 _LISTED_ELSEWHERE = r"\.[A-Z]{3}$"
+# Of these it is known that they never open at weekends; .BSE does.
+_CLOSED_AT_WEEKENDS = r"\.(LON|TRT|DEX|SHH|SHZ)$"
+_SATURDAY = 6
 _KEY_RULE = "primary_key"
 _REJECTED = {"dataset": pl.String(), "row_values": pl.String(), "rules": pl.List(pl.String())}
 
@@ -53,7 +56,10 @@ class Shaped:
         key = [name for name in self.rejected.columns if name not in _REJECTED]
         is_astray = pl.col("rules").list.set_intersection(list(KEY_RULES)).list.len() > 0
         keys = self.rejected.select(
-            "ticker", *(pl.when(~is_astray).then(name).alias(name) for name in key[1:]), "dataset"
+            "ticker",
+            *(pl.when(~is_astray).then(name).alias(name) for name in key[1:2]),
+            *key[2:],
+            "dataset",
         )
         if self.unread is not None:
             keys = pl.concat([keys, self.unread], how="diagonal")
@@ -114,15 +120,23 @@ def check(
 
 def _with_circumstances(frame: pl.DataFrame, schema: type[dy.Schema], last: date) -> pl.DataFrame:
     """Add what the rules hold a row against, where `last` is the last `as_of`."""
-    if "is_session" not in schema.column_names():
+    columns = schema.column_names()
+    if "is_session" not in columns:
         return frame
+    day = pl.col("session_date" if "session_date" in columns else "ex_date")
+    is_open = day.is_in(_sessions(last.year + 1))
+    if "session_date" in columns:
+        is_open &= day <= pl.col("as_of")
+    ticker = pl.col("ticker")
+    is_weekend = day.dt.weekday() >= _SATURDAY
     return frame.with_columns(
+        pl.when(~ticker.str.contains(_LISTED_ELSEWHERE))
+        .then(is_open)
+        .otherwise(
+            (day >= _FIRST_KNOWN_SESSION) & ~(is_weekend & ticker.str.contains(_CLOSED_AT_WEEKENDS))
+        )
         # A day that is no date breaks another rule.
-        pl.col("session_date")
-        .is_in(_sessions(last.year))
-        .and_(pl.col("session_date") <= pl.col("as_of"))
         .fill_null(value=True)
-        .or_(pl.col("ticker").str.contains(_LISTED_ELSEWHERE))
         .alias("is_session")
     )
 

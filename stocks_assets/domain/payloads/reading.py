@@ -110,6 +110,13 @@ def text(field: str, nulls: Sequence[str]) -> pl.Expr:
     return pl.when(~stripped.is_in(nulls)).then(stripped)
 
 
+def is_readable(values: Mapping[str, pl.Expr], nulls: Sequence[str]) -> pl.Expr:
+    """Whether all of the fields that are given, and not as one of `nulls`, have their values."""
+    return pl.all_horizontal(
+        value.is_not_null() | text(field, nulls).is_null() for field, value in values.items()
+    ).alias("is_readable")
+
+
 def day(field: str) -> pl.Expr:
     """The date of `field`, null where it is none; 24-1-5 is none, though Polars would take it."""
     is_written_out = pl.col(field).str.contains(r"^[12]\d{3}-\d\d-\d\d$")
