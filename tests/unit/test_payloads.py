@@ -372,6 +372,83 @@ def test_a_regular_and_a_special_dividend_of_one_ex_date_add_up():
     assert shaped.rejected.is_empty()
 
 
+def dividend(amount="1.16", **dates):
+    return {"ex_dividend_date": "2024-11-15", "amount": amount} | dates
+
+
+@pytest.mark.parametrize(
+    ("lines", "amount", "payment_date"),
+    [
+        (({}, {"payment_date": "2024-12-02"}), 1.16, date(2024, 12, 2)),
+        (({"payment_date": "2024-12-02"}, {"payment_date": "None"}), 1.16, date(2024, 12, 2)),
+        (
+            ({"payment_date": "2024-12-02"}, {"payment_date": "2024-12-09"}),
+            2.32,
+            date(2024, 12, 2),
+        ),
+        (
+            ({"payment_date": "2024-12-02"}, {}, {"payment_date": "2024-12-09"}),
+            2.32,
+            date(2024, 12, 2),
+        ),
+    ],
+)
+def test_a_dividend_that_is_listed_twice_counts_once_unless_its_dates_differ(
+    lines, amount, payment_date
+):
+    shaped = ACTIONS.shape("A", actions(dividends=[dividend(**line) for line in lines]))
+    assert shaped.rows.select("dividend_amount", "payment_date").rows() == [(amount, payment_date)]
+
+
+def test_of_different_splits_on_one_ex_date_the_first_counts():
+    splits = [{"effective_date": "2024-04-15", "split_factor": ratio} for ratio in ("2", "2", "3")]
+    shaped = ACTIONS.shape("A", actions(splits=splits))
+    assert shaped.rows["split_ratio"].to_list() == [2.0]
+    assert shaped.rejected["rules"].to_list() == [["primary_key"]]
+    assert json.loads(shaped.rejected["row_values"][0]) == splits[2]
+
+
+def test_each_action_that_cannot_be_read_is_told():
+    lines = [{"ex_dividend_date": day, "amount": "1"} for day in ("2023-02-30", "2023-02-31")]
+    lines += [dividend("abc"), dividend("xyz"), dividend("xyz")]
+    shaped = ACTIONS.shape("A", actions(dividends=lines))
+    assert [json.loads(row) for row in shaped.rejected["row_values"]] == lines
+
+
+@pytest.mark.parametrize("field", ["declaration_date", "record_date", "payment_date"])
+@pytest.mark.parametrize("value", ["garbage", "2024-13-45", True, " ", "None", "0000-00-00", None])
+def test_a_further_date_of_a_dividend_is_a_date_or_none(field, value):
+    lines = [dividend(**{field: value}), dividend() | {"ex_dividend_date": "2024-08-15"}]
+    bar = adjusted_day(**{"7. dividend amount": "1.16"})
+    shaped = ACTIONS.shape("A", actions(dividends=lines) | daily({"2024-11-15": bar}))
+    if value in (" ", "None", "0000-00-00", None):
+        assert shaped.rejected.is_empty()
+        return
+    # Nor do bars say it, which know no further dates.
+    assert shaped.rows["ex_date"].to_list() == [date(2024, 8, 15)]
+    assert shaped.rejected["rules"].to_list() == [["what_is_given_can_be_read"]]
+    assert json.loads(shaped.rejected["row_values"][0]) == lines[0]
+    in_doubt = shaped.doubtful_keys("A").select("ex_date", "action_type").rows()
+    assert in_doubt == [(date(2024, 11, 15), "dividend")]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("Beta", "abc"),
+        ("EPS", "1e400"),
+        ("MarketCapitalization", "12x"),
+        ("LatestQuarter", "2024-13-31"),
+        ("DividendDate", True),
+    ],
+)
+def test_a_company_of_which_something_cannot_be_read_is_set_apart(field, value):
+    body = {"Symbol": "A", "Name": "A Company", field: value}
+    shaped = COMPANIES.shape("A", {"companies": json.dumps(body).encode()})
+    assert shaped.rows.is_empty()
+    assert shaped.rejected["rules"].to_list() == [["what_is_given_can_be_read"]]
+
+
 def test_a_dividend_without_a_date_or_amount_is_set_apart_and_the_others_stay():
     dividends = [
         {"ex_dividend_date": "2024-11-15", "amount": "1"},
