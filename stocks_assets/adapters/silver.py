@@ -479,9 +479,9 @@ class _Loading:
         }
         withdrawn = {}
         for ticker in [t for t, shaped in good.items() if not shaped.is_whole]:
-            if names := self._replaced_files(ticker, parts[ticker]):
+            if self._has_replaced_files(ticker, parts[ticker]):
                 fills = good[ticker].fills
-                found = self._withdrawn(ticker, parts[ticker], names, rows[ticker], fills)
+                found = self._withdrawn(ticker, parts[ticker], rows[ticker], fills)
                 if isinstance(found, _Refusal):
                     refused[ticker] = found
                     del good[ticker], rows[ticker]
@@ -538,31 +538,28 @@ class _Loading:
         }
         return parts | self._shape(astray, state) if astray else parts
 
-    def _replaced_files(self, ticker: str, part: _Part) -> list[str]:
-        """Return the payloads of files that have been in the inbox before."""
+    def _has_replaced_files(self, ticker: str, part: _Part) -> bool:
+        """Tell whether there are files that have been in the inbox before."""
         state = self.progress[ticker].state
-        return [
-            name
-            for name, key in part.new.items()
-            if key.dataset in DROPPED and state.get(name, key) != key
-        ]
+        return any(
+            key.dataset in DROPPED and state.get(name, key) != key for name, key in part.new.items()
+        )
 
     def _withdrawn(
         self,
         ticker: str,
         part: _Part,
-        names: Collection[str],
         rows: pl.DataFrame,
         fills: Collection[str],
     ) -> tuple[pl.DataFrame, Withdrawn] | _Refusal:
-        """Return `rows` with those that hold in place of what the files `names` give no more.
+        """Return `rows` with those that hold in place of what files once gave and give no more.
 
         Those are the vendor's of the newest object that has them, before those of `fills`: the
         window of a free key may have gone on since. What no object has is withdrawn.
         """
         key, came = self.table.primary_key, _newest(part.read)
         filling = pl.col("bronze_key").is_in([str(part.read[name]) for name in fills])
-        lacking = self.store.keys_of(self.table, ticker, names)
+        lacking = self.store.keys_from_files(self.table, ticker)
         lacking = lacking.join(rows.filter(~filling), on=key, how="anti")
         for older in self._older(ticker, part, came) if not lacking.is_empty() else ():
             objects = {older.payload_name: older}

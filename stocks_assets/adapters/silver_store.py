@@ -206,17 +206,11 @@ class SilverStore:
         else:
             self._loader(table).merge(rows)
 
-    def keys_of(
-        self, table: SilverTable, ticker: str, payload_names: Collection[str]
-    ) -> pl.DataFrame:
-        """Return the keys of the rows of `ticker` that objects of these payloads first told of."""
+    def keys_from_files(self, table: SilverTable, ticker: str) -> pl.DataFrame:
+        """Return the keys of the rows of `ticker` that files first told of."""
         rows = self._read(table, [*table.primary_key, "bronze_key"], {ticker: None})
-        told_by = [
-            key
-            for key in rows["bronze_key"].unique()
-            if BronzeKey.parse(key).payload_name in payload_names
-        ]
-        return rows.filter(pl.col("bronze_key").is_in(told_by)).select(table.primary_key)
+        is_from_file = pl.col("dataset").is_in(list(DROPPED))
+        return _with_dataset(rows).filter(is_from_file).select(table.primary_key)
 
     def extents(self, table: SilverTable, tickers: Sequence[str]) -> dict[str, Extent]:
         """Return how much `table` holds of each of `tickers` that has rows in it."""

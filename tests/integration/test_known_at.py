@@ -721,6 +721,19 @@ def test_a_file_that_fills_takes_no_row_that_the_vendor_has_said(bronze, store, 
     assert stored_after(6, "daily_bars", vendors(*window_of_now)) == [(99, "i"), *moved_on[1:]]
 
 
+def test_a_row_of_a_withdrawn_file_goes_when_nothing_is_in_doubt_about_it(bronze, store, warehouse):
+    put(store, "daily_bars", 1, vendors(10, adjusted=False))
+    put(store, "dropped_daily_bars", 2, file(None, 11, 12), "x")
+    put(store, "dropped_daily_bars", 3, file(None, None, -1), "y")
+    closes = "select close from silver.daily_bars order by session_date"
+    left = []
+    for minute, path in ((4, "x"), (5, "y")):
+        put(store, "dropped_daily_bars", minute, file(), path)
+        load_all(bronze, warehouse, DAILY)
+        left.append(query(warehouse, closes))
+    assert left == [[(10,), (12,)], [(10,)]]
+
+
 def test_an_action_of_a_file_that_fills_gives_way_to_what_bars_told(bronze, store, warehouse):
     actions = SILVER_TABLES["corporate_actions"]
     amounts = "select ex_date::text, dividend_amount from silver.corporate_actions order by 1"

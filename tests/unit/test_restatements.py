@@ -170,6 +170,16 @@ def weeks(*closes, adjusted=None, dividends=None, complete=True, at=BEFORE):
     return rows.with_columns(pl.Series("is_complete", over))
 
 
+def test_a_running_week_that_closes_as_before_is_no_part_of_the_restated_history():
+    stored = weeks(*HISTORY, complete=False)
+    adjusted, dividends = [9, 10.8, 9.9, 11.7, 11.9], [0.0] * 4 + [1.2]
+    given = weeks(*HISTORY, adjusted=adjusted, dividends=dividends, at=AFTER)
+    changes = comparing(stored, given)
+    assert changes.superseded["class"].to_list() == ["running period"]
+    (found,) = changes.restated.to_dicts()
+    assert (found["class"], found["keys"]) == ("dividend", DAYS[:4])
+
+
 def event(stored, given):
     """The class of the one event in which adjusted closes were restated."""
     (found,) = comparing(stored, given).restated.to_dicts()
