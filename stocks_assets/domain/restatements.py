@@ -201,8 +201,7 @@ def _restated(
     """Return the restatements of adjusted closes, one per ticker and time."""
     if ADJUSTED not in given.columns:
         return pl.DataFrame(schema=_RESTATED)
-    # Where the close itself is another, or the period ran on, the adjusted close says nothing of its
-    # own.
+    # Where the close itself is another, or the period ran on, it says nothing of its own.
     ran_on = pl.lit(value=False)
     if "is_complete" in given.columns:
         ran_on = pl.col("_row_differs") & ~pl.col("is_complete_stored")
