@@ -492,6 +492,7 @@ class _Loading:
                 self.table,
                 pl.concat(rows.values()),
                 {t: _newest(parts[t].read) for t, shaped in good.items() if self._says_all(shaped)},
+                within={t: shaped.within for t, shaped in good.items() if shaped.within},
                 unsure=pl.concat(part.doubtful_keys(ticker) for ticker, part in good.items()),
                 withdrawn=withdrawn,
                 filling=[

@@ -101,6 +101,7 @@ class SilverStore:
         given: pl.DataFrame,
         whole: Mapping[str, Origin],
         *,
+        within: Mapping[str, tuple[datetime, datetime]] | None = None,
         unsure: pl.DataFrame | None = None,
         withdrawn: Mapping[str, Withdrawn] | None = None,
         told_by_bars: Mapping[str, pl.DataFrame] | None = None,
@@ -112,7 +113,8 @@ class SilverStore:
         The caller sees to it that merges at the same time have no ticker in common.
 
         `given` has the table's business columns, `bronze_key` and `known_at`, and no key twice. Of
-        the tickers in `whole` it has all rows there are: those stored beyond them are removed, but
+        the tickers in `whole` it has all rows there are, `within` some time if it is there: those
+        stored beyond them are removed, but
         not those under the keys `unsure`, of rows that were given and say nothing sound; a null in
         such a key stands for any value. Removed alike are rows that are `withdrawn`, by
         ticker; none of them is given. Of the tickers in `told_by_bars`, what daily bars once told
@@ -131,20 +133,22 @@ class SilverStore:
                 return Merged({}, {MARKET: _SHORTER.format(len(came), "tickers", len(known))})
             whole = dict.fromkeys([*known, *came], origin)
             accept_shorter = True
-        versions = self._versions(table, given, [*whole, *withdrawn])
+        within = {ticker: span for ticker, span in (within or {}).items() if ticker in whole}
+        versions = self._versions(table, given, [*whole, *withdrawn], within)
+        spoken_of = _in_reach(versions, key, within)
         if unsure is None:
             unsure = versions.select(key, pl.lit(None, pl.String).alias("dataset")).clear()
         partial = told_by_bars or {}
         refused = (
             {}
             if accept_shorter
-            else self._shrunk(table, given, unsure, versions, whole=whole, partial=partial)
+            else self._shrunk(table, given, unsure, spoken_of, whole=whole, partial=partial)
         )
         given = given.filter(~pl.col("ticker").is_in(list(refused)))
         delta = given.join(versions.rename({"row_version": "_stored"}), on=key, how="left").filter(
             pl.col("_stored").ne_missing(pl.col("row_version"))
         )
-        lacking = versions.filter(
+        lacking = spoken_of.filter(
             pl.col("ticker").is_in([ticker for ticker in whole if ticker not in refused])
         ).join(given, on=key, how="anti")
         taken_back = [
@@ -254,7 +258,8 @@ class SilverStore:
             if not suspicious:
                 return {}
             columns = [*table.primary_key, "bronze_key"]
-            versions = _with_dataset(self._read(table, columns, dict.fromkeys(suspicious)))
+            rows = self._read(table, columns, dict.fromkeys(suspicious))
+            versions = _with_dataset(rows).join(versions, on=table.primary_key, how="semi")
         elif partial:
             is_partial = pl.col("ticker").is_in(list(partial))
             versions = versions.filter(~is_partial | (pl.col("dataset") != DAILY_BARS.name))
@@ -269,13 +274,20 @@ class SilverStore:
         return [ticker for (ticker,) in rows]
 
     def _versions(
-        self, table: SilverTable, given: pl.DataFrame, whole: Sequence[str]
+        self,
+        table: SilverTable,
+        given: pl.DataFrame,
+        whole: Sequence[str],
+        within: Mapping[str, tuple[datetime, datetime]],
     ) -> pl.DataFrame:
         """Return key and version of what is stored of the tickers, from their first key on.
 
         Where several datasets of the vendor tell of the table, `dataset` is that of each row.
         """
-        spans = _spans(given, table.primary_key, whole)
+        spans = _spans(given, table.primary_key, [t for t in whole if t not in within])
+        for ticker, (start, _) in within.items():
+            first = spans.get(ticker)
+            spans[ticker] = min(first, start) if isinstance(first, datetime) else start
         columns = [*table.primary_key, "row_version"]
         if not table.is_of_several:
             return self._read(table, columns, spans)
@@ -466,6 +478,26 @@ def _spans(rows: pl.DataFrame, key: Sequence[str], whole: Sequence[str]) -> dict
     first = pl.col(key[1]).min() if len(key) > 1 else pl.lit(None)
     spans = dict(rows.group_by("ticker").agg(first.alias("since")).iter_rows())
     return spans | dict.fromkeys(whole)
+
+
+def _in_reach(
+    rows: pl.DataFrame, key: Sequence[str], within: Mapping[str, tuple[datetime, datetime]]
+) -> pl.DataFrame:
+    """Leave out rows of the tickers in `within` that are of another time."""
+    if not within:
+        return rows
+    bounds = pl.DataFrame(
+        [(ticker, *span) for ticker, span in within.items()],
+        schema={"ticker": pl.String, "from": rows.schema[key[1]], "until": rows.schema[key[1]]},
+        orient="row",
+    )
+    at = pl.col(key[1])
+    is_within = (at >= pl.col("from")) & (at < pl.col("until"))
+    return (
+        rows.join(bounds, on="ticker", how="left", maintain_order="left")
+        .filter(is_within.fill_null(value=True))
+        .drop("from", "until")
+    )
 
 
 def _suspicious(

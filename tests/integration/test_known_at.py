@@ -1023,6 +1023,38 @@ def test_bars_of_five_minutes_read_as_of_a_moment_are_what_was_said_by_then(
     assert classes == [("vendor correction", ["close", "high", "low", "open"])] * 2
 
 
+def test_a_bar_that_a_month_has_no_more_goes_and_other_months_stay(bronze, store, warehouse):
+    days = [str(day) for day in sessions(date(2026, 2, 2), date(2026, 2, 12))]
+
+    def full(times):
+        bar = dict.fromkeys(["1. open", "2. high", "3. low", "4. close"], "10") | {"5. volume": "1"}
+        meta = {"5. Output Size": "Full size", "6. Time Zone": "US/Eastern"}
+        document = {"Meta Data": meta, "Time Series (5min)": dict.fromkeys(times, bar)}
+        return json.dumps(document).encode()
+
+    def stored_times():
+        starts = (
+            "select starts_at at time zone 'America/New_York' from silver.intraday_bars order by 1"
+        )
+        return [str(start) for (start,) in query(warehouse, starts)]
+
+    january, march = "2026-01-05 10:00:00", "2026-03-02 10:00:00"
+    february = [f"{day} 09:30:00" for day in days]
+    for minute, times in enumerate(([january], [march], february), start=1):
+        put(store, "intraday_bars", minute, full(times), times[0][:7])
+    load_all(bronze, warehouse, INTRADAY)
+    assert stored_times() == [january, *february, march]
+    put(store, "intraday_bars", 4, full(february[1:]), "2026-02")
+    load_all(bronze, warehouse, INTRADAY)
+    assert stored_times() == [january, *february[1:], march]
+    put(store, "intraday_bars", 5, full(february[1:3]), "2026-02")
+    assert f"2 rows where {len(february) - 1}" in load_all(bronze, warehouse, INTRADAY).reason
+    assert stored_times() == [january, *february[1:], march]
+    before = content(warehouse)
+    assert isinstance(rebuild(bronze, warehouse, INTRADAY), silver.Failed)
+    assert content(warehouse) == before
+
+
 def test_each_restated_value_names_the_object_that_said_it(bronze, store, warehouse):
     rows = [(friday, 64.0, 64.0, 0.0, 1, 7) for friday in FRIDAYS[:4]]
     first = put(store, "weekly_bars", 1, payload(WEEKLY, rows[:3]))

@@ -144,7 +144,7 @@ def placed(table, label):
     """The key and the session of a label that breaks no rule, or None."""
     if table == "intraday_bars":
         at = moment(label)
-        if at is None or at.date() not in SESSIONS:
+        if at is None or at.date() not in SESSIONS or (at.year, at.month) != (2024, 6):
             return None
         return at.astimezone(ZoneInfo("UTC")), at.date()
     session = day(label)
@@ -160,8 +160,9 @@ def placed(table, label):
 
 def out_of_order(table, labels):
     """The places of labels that are on the wrong side of a neighbour's."""
-    read = moment if table == "intraday_bars" else day
-    at = [read(label) for label in labels]
+    at = [moment(label) if table == "intraday_bars" else day(label) for label in labels]
+    if table == "intraday_bars":
+        at = [time if time and (time.year, time.month) == (2024, 6) else None for time in at]
     steps = [(a, b) for a, b in pairwise(at) if a and b]
     falls = sum(a > b for a, b in steps) >= sum(a < b for a, b in steps)
     wrong = (lambda a, b: a < b) if falls else (lambda a, b: a > b)

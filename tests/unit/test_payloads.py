@@ -298,6 +298,26 @@ def test_a_time_that_clocks_show_twice_or_never_is_set_apart_with_its_own_input(
     assert ["02:30" in row for row in shaped.rejected["row_values"]] == [True, False]
 
 
+def test_five_minutes_of_another_month_than_that_of_the_payload_are_set_apart():
+    series = {"2024-03-08 15:55:00": raw_day(), "2023-03-08 15:55:00": raw_day()}
+    shaped = INTRADAY.shape("A", {"intraday_bars/2024-03": intraday(series)})
+    assert shaped.rows["session_date"].to_list() == [date(2024, 3, 8)]
+    assert "2023-03-08" in shaped.rejected["row_values"][0]
+
+
+@pytest.mark.parametrize(
+    ("size", "is_whole"), [("Full size", True), ("Compact", False), (None, False)]
+)
+def test_five_minutes_are_the_whole_of_their_month_if_the_vendor_says_so(size, is_whole):
+    document = json.loads(intraday({"2024-12-06 15:55:00": raw_day()}))
+    document["Meta Data"]["5. Output Size"] = size
+    shaped = INTRADAY.shape("A", {"intraday_bars/2024-12": json.dumps(document).encode()})
+    assert shaped.is_whole is is_whole
+    new_york = ZoneInfo("America/New_York")
+    months = [datetime(2024, 12, 1, tzinfo=new_york), datetime(2025, 1, 1, tzinfo=new_york)]
+    assert list(shaped.within) == months
+
+
 @pytest.mark.parametrize("zone", ["Mars/Olympus", "", None, 5])
 def test_five_minutes_of_an_unknown_time_zone_are_refused(zone):
     body = intraday({"2024-03-08 15:55:00": raw_day()}, zone)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from functools import lru_cache
 from typing import Literal
 
@@ -31,7 +31,7 @@ _ADJUSTED = _PRICES | {
 }
 _DAILY = _ADJUSTED | {"raw_volume": "5. volume", "split_coefficient": "8. split coefficient"}
 _INTRADAY = _PRICES | {"volume": "5. volume"}
-_OUTPUT_SIZE, _COMPACT_ROWS = "4. Output Size", 100
+_COMPACT_ROWS = 100
 _ZONE = "6. Time Zone"
 
 # Made once: that takes as long as to work them out for a payload.
@@ -134,9 +134,9 @@ class DailySource:
         """
         if self.standing != "vendor" or self.series.frame.is_empty():
             return False
-        size = self.series.meta.get(_OUTPUT_SIZE, "").strip().lower()
-        if size.startswith(("full", "compact")):
-            return size.startswith("full")
+        says_full = _says_full(self.series, "4")
+        if says_full is not None:
+            return says_full
         return self.is_adjusted and self.series.frame.height != _COMPACT_ROWS
 
 
@@ -159,7 +159,8 @@ def daily_sources(payloads: Payloads) -> list[DailySource]:
 def read_intraday_bars(ticker: str, payloads: Payloads) -> Reading:
     """Read TIME_SERIES_INTRADAY, a payload a month, for `schemas.IntradayBars`.
 
-    The labels are times of the zone that the payload names.
+    The labels are times of the zone that the payload names, in its month. One payload is the whole
+    of its month if the vendor says so.
     """
     months = {
         source: _read(datasets.INTRADAY_BARS, source, payloads, _INTRADAY) for source in payloads
@@ -178,8 +179,22 @@ def read_intraday_bars(ticker: str, payloads: Payloads) -> Reading:
             _DAY_IN_NEW_YORK.alias("session_date"),
         ),
         lambda: [row for series in months.values() for row in series.raw()],
-        is_whole=False,
+        is_whole=len(months) == 1 and all(_says_full(series, "5") for series in months.values()),
+        within=_month(min(months)) if len(months) == 1 else None,
     )
+
+
+def _says_full(series: Series, place: str) -> bool | None:
+    """Tell whether a payload says that it is full, None where it says nothing."""
+    size = series.meta.get(f"{place}. Output Size", "").strip().lower()
+    return size.startswith("full") if size.startswith(("full", "compact")) else None
+
+
+def _month(source: str) -> tuple[datetime, datetime]:
+    """The beginning of the month of `source`, such as intraday_bars/2024-03, and of the next."""
+    year, month = map(int, source.rpartition("/")[2].split("-"))
+    start = datetime(year, month, 1, tzinfo=calendar.NEW_YORK)
+    return start, datetime(year + month // 12, month % 12 + 1, 1, tzinfo=calendar.NEW_YORK)
 
 
 def _read_periods(
@@ -223,7 +238,7 @@ def _periods(length: str) -> tuple[pl.Series, pl.Series]:
 
 
 def _moment(source: str, zone: str | None) -> pl.Expr:
-    """The moment of a label in UTC, null where there is none or where clocks make it two."""
+    """The moment of a label in UTC, null where it is none of the month or clocks make it two."""
     try:
         pl.Series(dtype=pl.Datetime).dt.replace_time_zone(zone or "none")
     except pl.exceptions.ComputeError as error:
@@ -231,7 +246,10 @@ def _moment(source: str, zone: str | None) -> pl.Expr:
     label = pl.col("label")
     naive = label.str.to_datetime("%Y-%m-%d %H:%M:%S", time_unit="us", strict=False)
     return (
-        pl.when(label.str.contains(r"^[12]\d{3}-\d\d-\d\d \d\d:\d\d:[0-5]\d$"))
+        pl.when(
+            label.str.contains(r"^[12]\d{3}-\d\d-\d\d \d\d:\d\d:[0-5]\d$")
+            & label.str.starts_with(f"{source.rpartition('/')[2]}-")
+        )
         .then(naive)
         .dt.replace_time_zone(zone, ambiguous="null", non_existent="null")
         .dt.convert_time_zone("UTC")

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from functools import lru_cache
 
 import dataframely as dy
@@ -34,7 +34,7 @@ class Shaped:
     not is not, but for what daily bars told of under other keys than `told_by_bars`, if it has any.
     `left_out` counts rows that are neither, as another one of their key counts. `unread` has keys
     of which the payload says something that cannot be read; `fills` are the inputs that give way
-    to whatever the vendor has said.
+    to whatever the vendor has said; `within` bounds the history that is whole.
     """
 
     rows: pl.DataFrame
@@ -44,6 +44,7 @@ class Shaped:
     told_by_bars: pl.DataFrame | None = None
     unread: pl.DataFrame | None = None
     fills: frozenset[str] = frozenset()
+    within: tuple[datetime, datetime] | None = None
 
     def doubtful_keys(self, ticker: str) -> pl.DataFrame:
         """Return the keys under which rejected rows, or `unread`, may have said something sound.
@@ -113,6 +114,7 @@ def check(
             reading.told_by_bars,
             reading.unread,
             reading.fills,
+            reading.within,
         )
         for number, reading in enumerate(readings)
     ]

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import polars as pl
@@ -23,7 +24,8 @@ class Reading:
     """The rows of one ticker's payloads, or of the market's, not yet held against any rule.
 
     `frame` has the columns of the table's schema, but for those that its check adds; `raw` has the
-    rows in the order of `row_number`. `is_whole` tells whether they are the whole history. Where
+    rows in the order of `row_number`. `is_whole` tells whether they are the whole history, from the
+    first to before the second moment of `within`, if it has any. Where
     some of its rows are those that daily bars of some sessions tell of, `told_by_bars` has their
     keys: of others, daily bars say nothing. `unread` has the keys, null where they cannot be read,
     of which something is said that cannot be read and is no row. `fills` are the inputs that fill
@@ -33,6 +35,7 @@ class Reading:
     frame: pl.DataFrame
     raw: Raw
     is_whole: bool = True
+    within: tuple[datetime, datetime] | None = None
     told_by_bars: pl.DataFrame | None = None
     unread: pl.DataFrame | None = None
     fills: frozenset[str] = frozenset()
