@@ -297,6 +297,15 @@ def test_a_value_that_both_payloads_give_is_corrected_though_other_columns_are_g
     assert changes.superseded["class"].to_list() == ["other columns", "vendor correction"]
 
 
+@pytest.mark.parametrize("key", ["old", "new"])
+def test_what_a_file_changes_by_coming_or_going_is_no_correction(key):
+    file = pl.lit("bronze/dropped_daily_bars/2024-02-05/120000.000000_A_f_0.json.gz")
+    rows = {"old": bars(10, 11), "new": bars(10, 12, at=AFTER)}
+    rows[key] = rows[key].with_columns(bronze_key=file)
+    changes = comparing(rows["old"], rows["new"])
+    assert changes.superseded["class"].to_list() == ["file"]
+
+
 def test_adjusted_closes_of_a_reply_and_a_file_that_came_to_hold_together_are_one_event():
     given = bars(10, 10, adjusted=[9, 9], at=AFTER).with_columns(
         bronze_key=pl.Series(["a file", "the reply"])
