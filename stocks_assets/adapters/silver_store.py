@@ -113,14 +113,14 @@ class SilverStore:
         The caller sees to it that merges at the same time have no ticker in common.
 
         `given` has the table's business columns, `bronze_key` and `known_at`, and no key twice. Of
-        the tickers in `whole` it has all rows there are, `within` some time if it is there: those
-        stored beyond them are removed, but
-        not those under the keys `unsure`, of rows that were given and say nothing sound; a null in
-        such a key stands for any value. Removed alike are rows that are `withdrawn`, by
-        ticker; none of them is given. Of the tickers in `told_by_bars`, what daily bars once told
-        of stays under other keys than those. Rows of the objects `filling` give way to what daily
-        bars have told of and not taken back. A whole history much shorter than the stored one is
-        refused unless `accept_shorter`.
+        the tickers in `whole` it has all rows there are, of those in `within` all from one moment to
+        before another: what is stored beyond them is removed, but not under the keys `unsure`, of
+        rows that were given and say nothing sound; a null in such a key stands for any value.
+        Removed alike are rows that are `withdrawn`, by ticker; none of them is given. Of the
+        tickers in `told_by_bars`, what daily bars once told of stays under other keys than those.
+        Rows of the objects `filling` give way to what daily bars have told of and not taken back. A
+        whole history, or a list of actions, much shorter than the stored one is refused unless
+        `accept_shorter`.
         """
         key = table.primary_key
         given = _with_version(given, table)
@@ -193,7 +193,7 @@ class SilverStore:
         counts, rows = changes.by_ticker(), changes.rows
         is_new = stored.is_empty()
         # The frames above hold all of it several times.
-        del given, versions, delta, lacking, superseded, stored, changes
+        del given, versions, spoken_of, delta, lacking, superseded, stored, changes
         self._write(table, rows, is_new=is_new)
         self._delete(table, gone.select(key))
         return Merged(counts, refused)
