@@ -113,9 +113,9 @@ class SilverStore:
         The caller sees to it that merges at the same time have no ticker in common.
 
         `given` has the table's business columns, `bronze_key` and `known_at`, and no key twice. Of
-        the tickers in `whole` it has all rows there are, of those in `within` all from one moment to
-        before another: what is stored beyond them is removed, but not under the keys `unsure`, of
-        rows that were given and say nothing sound; a null in such a key stands for any value.
+        the tickers in `whole` it has all rows there are, of those in `within` all from one moment
+        to before another: what is stored beyond them is removed, but not under the keys `unsure`,
+        of rows that were given and say nothing sound; a null in such a key stands for any value.
         Removed alike are rows that are `withdrawn`, by ticker; none of them is given. Of the
         tickers in `told_by_bars`, what daily bars once told of stays under other keys than those.
         Rows of the objects `filling` give way to what daily bars have told of and not taken back. A

@@ -1056,6 +1056,31 @@ def test_a_bar_that_a_month_has_no_more_goes_and_other_months_stay(bronze, store
     assert content(warehouse) == before
 
 
+def test_a_listing_of_which_the_line_is_damaged_stays_and_one_without_a_line_goes(
+    bronze, store, warehouse
+):
+    def put_lists(minute, left_out=(), **damages):
+        tickers = [f"T{n}" for n in range(40) if f"T{n}" not in left_out]
+        head = "symbol,name,exchange,assetType,ipoDate,delistingDate,status"
+        line = "{0},Company {0},NYSE,Stock,2000-01-03,null,Active".format
+        lists = {"active": [damages.get(t) or line(t) for t in tickers], "delisted": []}
+        for part, lines in lists.items():
+            body = "\n".join([head, *lines, ""]).encode()
+            key = BronzeKey("listings", "", at(minute), content_hash(body), part, "csv")
+            store.put_new(str(key), body, {})
+        listings = SILVER_TABLES["listings"]
+        (loaded,) = silver.load(bronze, warehouse, listings, [""], only_stale=True)
+        return loaded.load.rejected_count
+
+    assert put_lists(1) == 0
+    no_date = "T1,Company T1,NYSE,Stock,2000-13-03,null,Active"
+    no_status = "T2,Company T2,NYSE,Stock,2000-01-03,null,"
+    assert put_lists(2, left_out=["T3"], T1=no_date, T2=no_status) == 2
+    told = "select ticker from silver.listings where listed_on = '2000-01-03' and status = 'active'"
+    tickers = {ticker for (ticker,) in query(warehouse, told)}
+    assert tickers == {f"T{n}" for n in range(40)} - {"T3"}
+
+
 def test_each_restated_value_names_the_object_that_said_it(bronze, store, warehouse):
     rows = [(friday, 64.0, 64.0, 0.0, 1, 7) for friday in FRIDAYS[:4]]
     first = put(store, "weekly_bars", 1, payload(WEEKLY, rows[:3]))
