@@ -1063,7 +1063,8 @@ def test_a_listing_of_which_the_line_is_damaged_stays_and_one_without_a_line_goe
         tickers = [f"T{n}" for n in range(40) if f"T{n}" not in left_out]
         head = "symbol,name,exchange,assetType,ipoDate,delistingDate,status"
         line = "{0},Company {0},NYSE,Stock,2000-01-03,null,Active".format
-        lists = {"active": [damages.get(t) or line(t) for t in tickers], "delisted": []}
+        gone = "Z,Company Z,NYSE,Stock,2000-01-03,2020-01-03,Delisted"
+        lists = {"active": [damages.get(t) or line(t) for t in tickers], "delisted": [gone]}
         for part, lines in lists.items():
             body = "\n".join([head, *lines, ""]).encode()
             key = BronzeKey("listings", "", at(minute), content_hash(body), part, "csv")
