@@ -145,7 +145,8 @@ class SilverStore:
             else self._shrunk(table, given, unsure, spoken_of, whole=whole, partial=partial)
         )
         given = given.filter(~pl.col("ticker").is_in(list(refused)))
-        delta = given.join(versions.rename({"row_version": "_stored"}), on=key, how="left").filter(
+        known = versions.select(*key, pl.col("row_version").alias("_stored"))
+        delta = given.join(known, on=key, how="left").filter(
             pl.col("_stored").ne_missing(pl.col("row_version"))
         )
         lacking = spoken_of.filter(
@@ -193,7 +194,7 @@ class SilverStore:
         counts, rows = changes.by_ticker(), changes.rows
         is_new = stored.is_empty()
         # The frames above hold all of it several times.
-        del given, versions, spoken_of, delta, lacking, superseded, stored, changes
+        del given, versions, known, spoken_of, delta, lacking, superseded, stored, changes
         self._write(table, rows, is_new=is_new)
         self._delete(table, gone.select(key))
         return Merged(counts, refused)
