@@ -145,8 +145,8 @@ class SilverStore:
             else self._shrunk(table, given, unsure, spoken_of, whole=whole, partial=partial)
         )
         given = given.filter(~pl.col("ticker").is_in(list(refused)))
-        known = versions.select(*key, pl.col("row_version").alias("_stored"))
-        delta = given.join(known, on=key, how="left").filter(
+        before = versions.select(*key, pl.col("row_version").alias("_stored"))
+        delta = given.join(before, on=key, how="left").filter(
             pl.col("_stored").ne_missing(pl.col("row_version"))
         )
         lacking = spoken_of.filter(
@@ -194,7 +194,7 @@ class SilverStore:
         counts, rows = changes.by_ticker(), changes.rows
         is_new = stored.is_empty()
         # The frames above hold all of it several times.
-        del given, versions, known, spoken_of, delta, lacking, superseded, stored, changes
+        del given, versions, before, spoken_of, delta, lacking, superseded, stored, changes
         self._write(table, rows, is_new=is_new)
         self._delete(table, gone.select(key))
         return Merged(counts, refused)
