@@ -137,7 +137,7 @@ class SilverStore:
         versions = self._versions(table, given, [*whole, *withdrawn], within)
         spoken_of = _in_reach(versions, key, within)
         if unsure is None:
-            unsure = versions.select(key, pl.lit(None, pl.String).alias("dataset")).clear()
+            unsure = versions.select(*key, pl.lit(None, pl.String).alias("dataset")).clear()
         partial = told_by_bars or {}
         refused = (
             {}
