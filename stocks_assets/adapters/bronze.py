@@ -3,7 +3,7 @@
 The bucket is the truth. The index in PostgreSQL follows it and can be made anew from a listing.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,6 +21,7 @@ from stocks_assets.domain.datasets import DATASETS, LARGEST_REPLY, Call, Dataset
 from stocks_assets.domain.outcomes import Data, DayQuotaSpent, Outcome, Refused, Unavailable
 from stocks_assets.errors import InvalidKeyError
 
+_ACCEPTED = "accepted"
 NOT_STORED = "NotStored"
 """The kind of outcome of a call whose reply the bucket did not take."""
 
@@ -138,6 +139,18 @@ class BronzeStore:
         """
         is_dropped = key.dataset.startswith("dropped_")
         return self._store.get(str(key), LARGEST_FILE if is_dropped else LARGEST_REPLY)
+
+    def accept(self, table: str, keys: Iterable[BronzeKey]) -> None:
+        """Note beside bronze that somebody believes these objects, short as they are, for `table`.
+
+        What is built from bronze alone is then the same.
+        """
+        for key in keys:
+            self._store.put_new(f"{_ACCEPTED}/{table}/{key}", b"{}", {})
+
+    def is_accepted(self, table: str, key: BronzeKey) -> bool:
+        """Tell whether somebody believes the object, short as it is, for `table`."""
+        return self._store.get_page(f"{_ACCEPTED}/{table}/{key}") is not None
 
     def url(self, key: BronzeKey) -> str:
         """Return where `key` is, as a link without any right to read it."""

@@ -20,7 +20,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from stocks_assets.adapters import loader
 from stocks_assets.adapters.bronze import BronzeStore, Failed, Skipped, Waiting
-from stocks_assets.adapters.silver_store import SCHEMA, Origin, SilverStore, Withdrawn, is_too_short
+from stocks_assets.adapters.silver_store import SCHEMA, Origin, SilverStore, Withdrawn
 from stocks_assets.adapters.transient import is_transient
 from stocks_assets.adapters.warehouse import RejectedRow, SilverLoad, Warehouse
 from stocks_assets.domain.bronze_key import BronzeKey
@@ -129,12 +129,11 @@ def _load(
         loading = _Loading(bronze, warehouse, store, table, began_at, accept_shorter)
         yield from loading.run(steps, loaded_from)
     if late:
-        refused = set(warehouse.refused_objects(table.name))
         if accept_shorter:
             # That somebody decides to take the newest says nothing of what was refused before.
-            newest = bronze.newest_of(table.inputs, sorted(late))
-            refused -= {text for objects in newest.values() for text in _texts(objects)}
-        yield from _rebuild(bronze, warehouse, table, sorted(late), without=refused)
+            for objects in bronze.newest_of(table.inputs, sorted(late)).values():
+                bronze.accept(table.name, objects.values())
+        yield from _rebuild(bronze, warehouse, table, sorted(late))
 
 
 def rebuild(
@@ -142,26 +141,18 @@ def rebuild(
 ) -> Iterator[Result]:
     """Build `table` and its history for `tickers` anew from all objects in bronze.
 
-    The result takes the place of what was stored when all tickers are done; a ticker that fails
-    keeps what it has, and so does one with any object that cannot be had.
+    The result takes the place of what was stored when all tickers are done. Objects are refused by
+    the rules of a load, but for those that were loaded before, or accepted; a ticker whose newest
+    one is refused fails, and is built from the others. One that has an object which cannot be had
+    keeps what it has.
     """
-    # What is stored without them is to come out without them.
-    refused = warehouse.refused_objects(table.name).items()
-    without = {
-        key for key, reason in refused if is_too_short(reason) or reason.startswith(_DAMAGED_REASON)
-    }
     with warehouse.locks(f"load {table.name}", tickers):
         warehouse.await_writers(SCHEMA, table.name)
-        yield from _rebuild(bronze, warehouse, table, tickers, without=without)
+        yield from _rebuild(bronze, warehouse, table, tickers)
 
 
 def _rebuild(
-    bronze: BronzeStore,
-    warehouse: Warehouse,
-    table: SilverTable,
-    tickers: Sequence[str],
-    *,
-    without: Collection[str],
+    bronze: BronzeStore, warehouse: Warehouse, table: SilverTable, tickers: Sequence[str]
 ) -> Iterator[Result]:
     for dataset in table.inputs:
         bronze.sync_index(dataset)
@@ -169,15 +160,14 @@ def _rebuild(
     steps = []
     for start in range(0, len(tickers), _TICKERS_PER_PLAN):
         timelines = bronze.timelines(table.inputs, tickers[start : start + _TICKERS_PER_PLAN])
-        lines = {t: [k for k in line if str(k) not in without] for t, line in timelines.items()}
-        steps += _steps({t: _groups(table, line) for t, line in lines.items() if line})
+        steps += _steps({t: _groups(table, line) for t, line in timelines.items() if line})
     live = SilverStore(warehouse)
     with live.shadow(table) as store:
         loading = _Loading(
-            bronze, warehouse, store, table, began_at, accept_shorter=True, is_rebuild=True
+            bronze, warehouse, store, table, began_at, accept_shorter=False, is_rebuild=True
         )
         results = list(loading.run(steps, {}))
-        loaded = [result for result in results if isinstance(result, Loaded)]
+        loaded = loading.built
         live.take_over(table, [result.ticker for result in loaded])
     _record(warehouse, table, loaded, began_at)
     yield from results
@@ -339,8 +329,15 @@ class _Progress:
 
     def result(self, ticker: str) -> Loaded | Failed:
         """Return what came of the ticker."""
-        if self.failed or self.load is None:
+        loaded = self.loaded()
+        if self.failed or loaded is None:
             return Failed(ticker, "; ".join(self.failed.values()), may_pass=self.may_pass)
+        return loaded
+
+    def loaded(self) -> Loaded | None:
+        """Return what was loaded, whatever failed beside it."""
+        if self.load is None:
+            return None
         return Loaded(
             self.load,
             list(self.rejected),
@@ -360,6 +357,7 @@ class _Loading:
     began_at: datetime
     accept_shorter: bool
     is_rebuild: bool = False
+    built: list[Loaded] = field(default_factory=list)
     progress: dict[str, _Progress] = field(default_factory=dict)
 
     def run(
@@ -383,7 +381,10 @@ class _Loading:
     def _results(self, loads: Iterable[_Load]) -> Iterator[Loaded | Failed]:
         for load in loads:
             for ticker in load.last_for:
-                yield self.progress.pop(ticker).result(ticker)
+                progress = self.progress.pop(ticker)
+                if self.is_rebuild and not progress.is_stopped and (loaded := progress.loaded()):
+                    self.built.append(loaded)
+                yield progress.result(ticker)
 
     def _loads(self, steps: Iterable[_Step], state: dict[str, Objects]) -> Iterator[_Load]:
         """Shape the steps, and put as many into one as have different tickers and not many rows.
@@ -464,8 +465,11 @@ class _Loading:
                 return _Refusal(str(error), key, may_come=True, may_pass=is_transient(error))
         return payloads
 
-    def merge(self, parts: Mapping[str, _Part]) -> None:
-        """Load what came of the next objects of some tickers, and note what did not."""
+    def merge(self, parts: Mapping[str, _Part], *, is_accepted: bool = False) -> None:
+        """Load what came of the next objects of some tickers, and note what did not.
+
+        With `is_accepted`, what is much shorter than what is stored is believed.
+        """
         parts = self._as_things_stand(parts)
         good = {t: part.shaped for t, part in parts.items() if isinstance(part.shaped, Shaped)}
         refused = {t: part.shaped for t, part in parts.items() if isinstance(part.shaped, _Refusal)}
@@ -475,8 +479,9 @@ class _Loading:
         }
         withdrawn = {}
         for ticker in [t for t, shaped in good.items() if not shaped.is_whole]:
-            if names := self._replaced_files(ticker, parts[ticker]):
-                found = self._withdrawn(ticker, parts[ticker], names, rows[ticker])
+            if self._has_replaced_files(ticker, parts[ticker]):
+                fills = good[ticker].fills
+                found = self._withdrawn(ticker, parts[ticker], rows[ticker], fills)
                 if isinstance(found, _Refusal):
                     refused[ticker] = found
                     del good[ticker], rows[ticker]
@@ -487,14 +492,41 @@ class _Loading:
                 self.table,
                 pl.concat(rows.values()),
                 {t: _newest(parts[t].read) for t, shaped in good.items() if self._says_all(shaped)},
-                unsure=self._unsure(good),
+                within={t: shaped.within for t, shaped in good.items() if shaped.within},
+                unsure=pl.concat(part.doubtful_keys(ticker) for ticker, part in good.items()),
                 withdrawn=withdrawn,
-                accept_shorter=self.accept_shorter,
+                filling=[
+                    str(parts[ticker].read[name])
+                    for ticker, shaped in good.items()
+                    for name in shaped.fills
+                ],
+                told_by_bars={
+                    ticker: shaped.told_by_bars
+                    for ticker, shaped in good.items()
+                    if shaped.told_by_bars is not None
+                },
+                accept_shorter=is_accepted,
             )
-            refused |= {ticker: _Refusal(why) for ticker, why in merged.refused.items()}
-            good = {ticker: shaped for ticker, shaped in good.items() if ticker not in refused}
+            accepted = {t: parts[t] for t in merged.refused if self._is_accepted(parts[t])}
+            refused |= {t: _Refusal(why) for t, why in merged.refused.items() if t not in accepted}
+            good = {
+                ticker: shaped for ticker, shaped in good.items() if ticker not in merged.refused
+            }
             self._note_loaded(parts, good, merged.changes)
+            if accepted:
+                self.merge(accepted, is_accepted=True)
         self._note_refused(parts, refused)
+
+    def _is_accepted(self, part: _Part) -> bool:
+        """Tell whether what is too short is to be believed: somebody says so, or said so once."""
+        if self.accept_shorter:
+            self.bronze.accept(self.table.name, part.new.values())
+            return True
+        if len(part.new) > 1:
+            return False  # they are loaded singly
+        (key,) = part.new.values()
+        was_loaded = self.is_rebuild and self._was_loaded(key)
+        return was_loaded or self.bronze.is_accepted(self.table.name, key)
 
     def _as_things_stand(self, parts: Mapping[str, _Part]) -> dict[str, _Part]:
         """Leave out tickers that are stopped, and shape anew what is based on what was refused."""
@@ -507,25 +539,29 @@ class _Loading:
         }
         return parts | self._shape(astray, state) if astray else parts
 
-    def _replaced_files(self, ticker: str, part: _Part) -> list[str]:
-        """Return the payloads of files that have been in the inbox before."""
+    def _has_replaced_files(self, ticker: str, part: _Part) -> bool:
+        """Tell whether there are files that have been in the inbox before."""
         state = self.progress[ticker].state
-        return [
-            name
-            for name, key in part.new.items()
-            if key.dataset in DROPPED and state.get(name, key) != key
-        ]
+        return any(
+            key.dataset in DROPPED and state.get(name, key) != key for name, key in part.new.items()
+        )
 
     def _withdrawn(
-        self, ticker: str, part: _Part, names: Collection[str], rows: pl.DataFrame
+        self,
+        ticker: str,
+        part: _Part,
+        rows: pl.DataFrame,
+        fills: Collection[str],
     ) -> tuple[pl.DataFrame, Withdrawn] | _Refusal:
-        """Return `rows` with those that hold in place of what the files `names` give no more.
+        """Return `rows` with those that hold in place of what files once gave and give no more.
 
-        Those are the vendor's of the newest object that has them: the window of a free key may have
-        gone on since. What no object has is withdrawn.
+        Those are the vendor's of the newest object that has them, before those of `fills`: the
+        window of a free key may have gone on since. What no object has is withdrawn.
         """
         key, came = self.table.primary_key, _newest(part.read)
-        lacking = self.store.keys_of(self.table, ticker, names).join(rows, on=key, how="anti")
+        filling = pl.col("bronze_key").is_in([str(part.read[name]) for name in fills])
+        lacking = self.store.keys_from_files(self.table, ticker)
+        lacking = lacking.join(rows.filter(~filling), on=key, how="anti")
         for older in self._older(ticker, part, came) if not lacking.is_empty() else ():
             objects = {older.payload_name: older}
             shaped = self._shape({ticker: objects}, {ticker: {}})[ticker].shaped
@@ -533,13 +569,14 @@ class _Loading:
                 found = _with_origins(shaped.rows, objects, self.table)
                 found = found.join(lacking, on=key, how="semi")
                 known_at = pl.lit(came.known_at, rows.schema["known_at"])
+                rows = rows.join(found, on=key, how="anti")
                 rows = pl.concat([rows, found.with_columns(known_at=known_at)])
                 lacking = lacking.join(found, on=key, how="anti")
                 if shaped.is_whole or lacking.is_empty():
                     break
             elif shaped.key:
                 return shaped
-        return rows, Withdrawn(came, lacking)
+        return rows, Withdrawn(came, lacking.join(rows, on=key, how="anti"))
 
     def _older(self, ticker: str, part: _Part, came: Origin) -> list[BronzeKey]:
         """Return the vendor's objects before those of `part`, newest first, refused ones apart."""
@@ -589,11 +626,13 @@ class _Loading:
         for ticker, refusal in refused.items():
             new, progress = parts[ticker].new, self.progress[ticker]
             if refusal.key and (
-                refusal.may_come or self.is_rebuild or refusal.key not in new.values()
+                refusal.may_come
+                or refusal.key not in new.values()
+                # What has never been loaded, a rebuild can do without.
+                or (self.is_rebuild and self._was_loaded(refusal.key))
             ):
                 progress.is_stopped, progress.may_pass = True, refusal.may_pass
                 progress.failed[refusal.key.payload_name] = f"{refusal.reason} ({refusal.key})"
-                # What has never been loaded, a rebuild can do without the next time.
                 if not refusal.may_come and not self._was_loaded(refusal.key):
                     lines.append((ticker, str(refusal.key), refusal.reason))
             elif len(new) > 1:
@@ -613,15 +652,6 @@ class _Loading:
     def _says_all(self, part: Shaped) -> bool:
         """Tell whether rows that `part` has not are gone."""
         return self.table.date_column is not None and part.is_whole
-
-    def _unsure(self, parts: Mapping[str, Shaped]) -> pl.DataFrame | None:
-        """Return the keys of rejected rows: what is stored under them may be what they meant.
-
-        In the list of the market such rows are of securities that are no ticker.
-        """
-        if self.table.is_of_market:
-            return None
-        return pl.concat(part.doubtful_keys(ticker) for ticker, part in parts.items())
 
 
 class _Mergers:

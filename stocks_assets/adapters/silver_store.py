@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, date, datetime
+from itertools import combinations
 from typing import NamedTuple, Self
 
 import polars as pl
@@ -17,24 +18,23 @@ from psycopg.sql import SQL, Identifier, Literal
 from stocks_assets.adapters import loader
 from stocks_assets.adapters.warehouse import Reader, Warehouse
 from stocks_assets.domain.bronze_key import BronzeKey
-from stocks_assets.domain.datasets import MARKET
+from stocks_assets.domain.datasets import DAILY_BARS, DIVIDENDS, DROPPED, MARKET, SPLITS
 from stocks_assets.domain.payloads import SilverTable
 from stocks_assets.domain.restatements import PROVENANCE, Changes, compare
 
 SCHEMA = "silver"
 _SHADOW = "silver_shadow"
+_DATASET = f"^{BronzeKey.prefix('([^/]+)')}"
+_OF_BARS = BronzeKey.prefix(DAILY_BARS.name)
 _HISTORY = ("superseded_rows", "restated_closes")
 _SHORTER = (
     "the payload has {} {} where {} are stored; if it is right, materialize it with the config "
     "accept_shorter: true"
 )
-# A whole history that has lost more than a tenth of so many rows is not believed.
-_ENOUGH_ROWS, _KEPT_SHARE = 20, 0.9
-
-
-def is_too_short(reason: str) -> bool:
-    """Tell whether a payload was refused as much shorter than what is stored."""
-    return reason.startswith(_SHORTER.partition("{")[0])
+# A whole history that has lost more than a tenth of so many rows, and more than one, is not
+# believed, nor is a list of splits or dividends that has lost as much, or all.
+_ENOUGH_ROWS, _KEPT_SHARE = 5, 0.9
+_LISTS = (SPLITS.name, DIVIDENDS.name)
 
 
 class Origin(NamedTuple):
@@ -101,8 +101,11 @@ class SilverStore:
         given: pl.DataFrame,
         whole: Mapping[str, Origin],
         *,
+        within: Mapping[str, tuple[datetime, datetime]] | None = None,
         unsure: pl.DataFrame | None = None,
         withdrawn: Mapping[str, Withdrawn] | None = None,
+        told_by_bars: Mapping[str, pl.DataFrame] | None = None,
+        filling: Collection[str] = (),
         accept_shorter: bool = False,
     ) -> Merged:
         """Merge `given` into `table`; what it supersedes is kept.
@@ -110,11 +113,14 @@ class SilverStore:
         The caller sees to it that merges at the same time have no ticker in common.
 
         `given` has the table's business columns, `bronze_key` and `known_at`, and no key twice. Of
-        the tickers in `whole` it has all rows there are: those stored beyond them are removed, but
-        not those under the keys `unsure`, of rows that were given and say nothing sound; where such
-        a key has a null, none of its ticker. Removed alike are rows that are `withdrawn`, by
-        ticker; none of them is given. A whole history much shorter than the stored one is refused
-        unless `accept_shorter`.
+        the tickers in `whole` it has all rows there are, of those in `within` all from one moment
+        to before another: what is stored beyond them is removed, but not under the keys `unsure`,
+        of rows that were given and say nothing sound; a null in such a key stands for any value.
+        Removed alike are rows that are `withdrawn`, by ticker; none of them is given. Of the
+        tickers in `told_by_bars`, what daily bars once told of stays under other keys than those.
+        Rows of the objects `filling` give way to what daily bars have told of and not taken back. A
+        whole history, or a list of actions, much shorter than the stored one is refused unless
+        `accept_shorter`.
         """
         key = table.primary_key
         given = _with_version(given, table)
@@ -127,14 +133,23 @@ class SilverStore:
                 return Merged({}, {MARKET: _SHORTER.format(len(came), "tickers", len(known))})
             whole = dict.fromkeys([*known, *came], origin)
             accept_shorter = True
-        versions = self._versions(table, given, [*whole, *withdrawn])
-        unsure = versions.select(key).clear() if unsure is None else unsure
-        refused = {} if accept_shorter else _suspicious(given, unsure, versions, whole)
+        within = {ticker: span for ticker, span in (within or {}).items() if ticker in whole}
+        versions = self._versions(table, given, [*whole, *withdrawn], within)
+        spoken_of = _in_reach(versions, key, within)
+        if unsure is None:
+            unsure = versions.select(*key, pl.lit(None, pl.String).alias("dataset")).clear()
+        partial = told_by_bars or {}
+        refused = (
+            {}
+            if accept_shorter
+            else self._shrunk(table, given, unsure, spoken_of, whole=whole, partial=partial)
+        )
         given = given.filter(~pl.col("ticker").is_in(list(refused)))
-        delta = given.join(versions.rename({"row_version": "_stored"}), on=key, how="left").filter(
+        before = versions.select(*key, pl.col("row_version").alias("_stored"))
+        delta = given.join(before, on=key, how="left").filter(
             pl.col("_stored").ne_missing(pl.col("row_version"))
         )
-        lacking = versions.filter(
+        lacking = spoken_of.filter(
             pl.col("ticker").is_in([ticker for ticker in whole if ticker not in refused])
         ).join(given, on=key, how="anti")
         taken_back = [
@@ -143,14 +158,28 @@ class SilverStore:
             if ticker not in refused
         ]
         gone = pl.concat([lacking, *taken_back]).unique(key, maintain_order=True)
-        has_no_key = pl.any_horizontal(pl.col(key).is_null())
-        gone = gone.join(unsure, on=key, how="anti").join(
-            unsure.filter(has_no_key), on="ticker", how="anti"
-        )
+        # Nulls match nothing in a join: what is left of a key that has one is looked for.
+        gone = gone.join(unsure, on=key, how="anti")
+        for count in range(len(key) - 1):
+            for rest in combinations(key[1:], count):
+                unknown = pl.col([name for name in key[1:] if name not in rest]).is_null()
+                any_of = unsure.filter(pl.all_horizontal(unknown))
+                gone = gone.join(any_of, on=[key[0], *rest], how="anti")
+        still_told = _StillTold(key, whole, partial)
+        if partial:
+            of_bars = gone.filter(pl.col("dataset") == DAILY_BARS.name)
+            gone = gone.join(still_told.of(of_bars), on=key, how="anti")
         superseded = pl.concat(
             [delta.filter(pl.col("_stored").is_not_null()).select(key), gone.select(key)]
         )
         stored = self._stored(table, superseded)
+        if filling:
+            of_bars = stored.filter(pl.col("bronze_key").str.starts_with(_OF_BARS))
+            given_way = delta.filter(pl.col("bronze_key").is_in(list(filling))).join(
+                still_told.of(of_bars), on=key, how="semi"
+            )
+            delta = delta.join(given_way, on=key, how="anti")
+            stored = stored.join(given_way, on=key, how="anti")
         changes = compare(
             delta.drop("_stored"),
             stored.join(gone, on=key, how="anti"),
@@ -165,7 +194,7 @@ class SilverStore:
         counts, rows = changes.by_ticker(), changes.rows
         is_new = stored.is_empty()
         # The frames above hold all of it several times.
-        del given, versions, delta, lacking, superseded, stored, changes
+        del given, versions, before, spoken_of, delta, lacking, superseded, stored, changes
         self._write(table, rows, is_new=is_new)
         self._delete(table, gone.select(key))
         return Merged(counts, refused)
@@ -182,17 +211,11 @@ class SilverStore:
         else:
             self._loader(table).merge(rows)
 
-    def keys_of(
-        self, table: SilverTable, ticker: str, payload_names: Collection[str]
-    ) -> pl.DataFrame:
-        """Return the keys of the rows of `ticker` that objects of these payloads first told of."""
+    def keys_from_files(self, table: SilverTable, ticker: str) -> pl.DataFrame:
+        """Return the keys of the rows of `ticker` that files first told of."""
         rows = self._read(table, [*table.primary_key, "bronze_key"], {ticker: None})
-        told_by = [
-            key
-            for key in rows["bronze_key"].unique()
-            if BronzeKey.parse(key).payload_name in payload_names
-        ]
-        return rows.filter(pl.col("bronze_key").is_in(told_by)).select(table.primary_key)
+        is_from_file = pl.col("dataset").is_in(list(DROPPED))
+        return _with_dataset(rows).filter(is_from_file).select(table.primary_key)
 
     def extents(self, table: SilverTable, tickers: Sequence[str]) -> dict[str, Extent]:
         """Return how much `table` holds of each of `tickers` that has rows in it."""
@@ -216,6 +239,33 @@ class SilverStore:
             self._loaders[table.name] = self._opened.enter_context(made)
         return self._loaders[table.name]
 
+    def _shrunk(
+        self,
+        table: SilverTable,
+        given: pl.DataFrame,
+        unsure: pl.DataFrame,
+        versions: pl.DataFrame,
+        *,
+        whole: Collection[str],
+        partial: Collection[str],
+    ) -> dict[str, str]:
+        """Return the tickers of which something is much shorter than what is stored, and why.
+
+        Of those that are `partial`, daily bars tell of a part.
+        """
+        if not table.is_of_several:
+            # To know which rows are of which object takes longer, and is seldom needed.
+            suspicious = _suspicious(given, unsure, versions, whole)
+            if not suspicious:
+                return {}
+            columns = [*table.primary_key, "bronze_key"]
+            rows = self._read(table, columns, dict.fromkeys(suspicious))
+            versions = _with_dataset(rows).join(versions, on=table.primary_key, how="semi")
+        elif partial:
+            is_partial = pl.col("ticker").is_in(list(partial))
+            versions = versions.filter(~is_partial | (pl.col("dataset") != DAILY_BARS.name))
+        return _shrunk(given, unsure, versions, table.primary_key)
+
     def _tickers(self, table: SilverTable) -> list[str]:
         """Return the tickers that have rows in `table`."""
         with self._warehouse.connect() as connection:
@@ -225,14 +275,24 @@ class SilverStore:
         return [ticker for (ticker,) in rows]
 
     def _versions(
-        self, table: SilverTable, given: pl.DataFrame, whole: Sequence[str]
+        self,
+        table: SilverTable,
+        given: pl.DataFrame,
+        whole: Sequence[str],
+        within: Mapping[str, tuple[datetime, datetime]],
     ) -> pl.DataFrame:
-        """Return key and version of what is stored of the tickers, from their first key on."""
-        return self._read(
-            table,
-            [*table.primary_key, "row_version"],
-            _spans(given, table.primary_key, whole),
-        )
+        """Return key and version of what is stored of the tickers, from their first key on.
+
+        Where several datasets of the vendor tell of the table, `dataset` is that of each row.
+        """
+        spans = _spans(given, table.primary_key, [t for t in whole if t not in within])
+        for ticker, (start, _) in within.items():
+            first = spans.get(ticker)
+            spans[ticker] = min(first, start) if isinstance(first, datetime) else start
+        columns = [*table.primary_key, "row_version"]
+        if not table.is_of_several:
+            return self._read(table, columns, spans)
+        return _with_dataset(self._read(table, [*columns, "bronze_key"], spans))
 
     def _stored(self, table: SilverTable, keys: pl.DataFrame) -> pl.DataFrame:
         """Return the stored rows of `keys`."""
@@ -388,6 +448,32 @@ def _with_version(given: pl.DataFrame, table: SilverTable) -> pl.DataFrame:
     )
 
 
+class _StillTold(NamedTuple):
+    """What the vendor's daily bars have told of holds until they take it back.
+
+    Of the tickers in `whole` they take back all that they do not tell again, of those in
+    `told_by_bars` the keys there.
+    """
+
+    key: Sequence[str]
+    whole: Collection[str]
+    told_by_bars: Mapping[str, pl.DataFrame]
+
+    def of(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """Return those of `rows`, stored ones that daily bars told of, that still hold."""
+        in_part = pl.col("ticker").is_in(list(self.told_by_bars))
+        still = rows.filter(in_part | ~pl.col("ticker").is_in(list(self.whole)))
+        if not self.told_by_bars:
+            return still
+        return still.join(pl.concat(self.told_by_bars.values()), on=self.key, how="anti")
+
+
+def _with_dataset(rows: pl.DataFrame) -> pl.DataFrame:
+    """Put the dataset of `bronze_key` in its place."""
+    dataset = pl.col("bronze_key").str.extract(_DATASET)
+    return rows.with_columns(dataset=dataset.fill_null("")).drop("bronze_key")
+
+
 def _spans(rows: pl.DataFrame, key: Sequence[str], whole: Sequence[str]) -> dict[str, object]:
     """Return the tickers of `rows` with their first keys, and with None those in `whole`."""
     first = pl.col(key[1]).min() if len(key) > 1 else pl.lit(None)
@@ -395,22 +481,68 @@ def _spans(rows: pl.DataFrame, key: Sequence[str], whole: Sequence[str]) -> dict
     return spans | dict.fromkeys(whole)
 
 
+def _in_reach(
+    rows: pl.DataFrame, key: Sequence[str], within: Mapping[str, tuple[datetime, datetime]]
+) -> pl.DataFrame:
+    """Leave out rows of the tickers in `within` that are of another time."""
+    if not within:
+        return rows
+    bounds = pl.DataFrame(
+        [(ticker, *span) for ticker, span in within.items()],
+        schema={"ticker": pl.String, "from": rows.schema[key[1]], "until": rows.schema[key[1]]},
+        orient="row",
+    )
+    at = pl.col(key[1])
+    is_within = (at >= pl.col("from")) & (at < pl.col("until"))
+    return (
+        rows.join(bounds, on="ticker", how="left", maintain_order="left")
+        .filter(is_within.fill_null(value=True))
+        .drop("from", "until")
+    )
+
+
 def _suspicious(
-    given: pl.DataFrame,
-    unsure: pl.DataFrame,
-    versions: pl.DataFrame,
-    whole: Mapping[str, Origin],
-) -> dict[str, str]:
-    """Return the tickers whose whole history is much shorter than the stored one, and why."""
+    given: pl.DataFrame, unsure: pl.DataFrame, versions: pl.DataFrame, whole: Collection[str]
+) -> list[str]:
+    """Return the tickers in `whole` with much fewer rows than are stored."""
     stored = dict(versions.group_by("ticker").len().iter_rows())
     together = pl.concat([given.select("ticker"), unsure.select("ticker")])
     came = dict(together.group_by("ticker").len().iter_rows())
-    return {
-        ticker: _SHORTER.format(came.get(ticker, 0), "rows", stored[ticker])
+    return [
+        ticker
         for ticker in whole
-        if stored.get(ticker, 0) >= _ENOUGH_ROWS
-        and came.get(ticker, 0) < stored[ticker] * _KEPT_SHARE
-    }
+        if _is_much_less(came.get(ticker, 0), stored.get(ticker, 0))
+        and stored[ticker] >= _ENOUGH_ROWS
+    ]
+
+
+def _is_much_less(came: int, stored: int) -> bool:
+    return came < stored * _KEPT_SHARE and came < stored - 1
+
+
+def _shrunk(
+    given: pl.DataFrame, unsure: pl.DataFrame, versions: pl.DataFrame, key: Sequence[str]
+) -> dict[str, str]:
+    """Return the tickers of which a dataset of the vendor's gives much less than it did, and why.
+
+    A row counts for the dataset that first told of it. What was in a file may go.
+    """
+    stored_in = versions.select(*key, pl.col("dataset").alias("_stored_in"))
+    came = pl.concat(
+        [_with_dataset(given.select(*key, "bronze_key")), unsure.select(*key, "dataset")]
+    ).join(stored_in, on=key, how="left")
+    by_dataset = came.group_by("ticker", pl.coalesce("_stored_in", "dataset").alias("dataset"))
+    counts = {(ticker, name): count for ticker, name, count in by_dataset.len().iter_rows()}
+    found = {}
+    for ticker, dataset, stored in versions.group_by("ticker", "dataset").len().iter_rows():
+        now = counts.get((ticker, dataset), 0)
+        is_list = dataset in _LISTS
+        if dataset not in DROPPED and (
+            (is_list and now == 0)
+            or ((is_list or stored >= _ENOUGH_ROWS) and _is_much_less(now, stored))
+        ):
+            found[ticker] = _SHORTER.format(now, dataset if is_list else "rows", stored)
+    return found
 
 
 def _with_removal(rows: pl.DataFrame, whole: Mapping[str, Origin]) -> pl.DataFrame:

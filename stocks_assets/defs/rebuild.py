@@ -41,7 +41,7 @@ def rebuild_tables(
 
     Raises:
         dagster.Failure: a table or ticker that is named is none; or tickers failed and keep what
-            was stored, and all others are done.
+            was stored, or are built without an object that was refused; all others are done.
     """
     if unknown := sorted(set(config.tables) - SILVER_TABLES.keys()):
         raise dg.Failure(
@@ -76,7 +76,8 @@ def rebuild_tables(
     warehouse.record_failures(context.run_id, failures)
     if failures:
         raise dg.Failure(
-            f"{len(failures)} tickers failed and keep what was stored; the others are done",
+            f"{len(failures)} tickers failed: those with an object that could not be had keep what "
+            "was stored, others are built without what was refused; all others are done",
             metadata={"failed": failure_table(failures)},
             allow_retries=False,
         )

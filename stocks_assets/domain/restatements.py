@@ -10,6 +10,9 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from stocks_assets.domain.bronze_key import BronzeKey
+from stocks_assets.domain.datasets import DROPPED
+
 ADJUSTED = "adjusted_close"
 PROVENANCE = ("bronze_key", "known_at", "row_version", "load_id", "loaded_at")
 
@@ -18,6 +21,7 @@ OTHER_COLUMNS = "other columns"
 REMOVED = "removed"
 ROUNDING = "rounding"
 CORRECTION = "vendor correction"
+FILE = "file"
 DIVIDEND, SPLIT = "dividend", "split"
 
 # What an endpoint of raw prices does not give; without it nothing is said about it.
@@ -138,6 +142,8 @@ def _superseded(
         .then(pl.lit(RUNNING_PERIOD))
         .when(~pl.any_horizontal(says_otherwise(name) for name in said))
         .then(pl.lit(OTHER_COLUMNS))
+        .when(_is_from_file("bronze_key") | _is_from_file("bronze_key_stored"))
+        .then(pl.lit(FILE))
         .when(is_rounding)
         .then(pl.lit(ROUNDING))
         .otherwise(pl.lit(CORRECTION))
@@ -161,6 +167,11 @@ def _gone(removed: pl.DataFrame, key: Sequence[str], business: Sequence[str]) ->
         pl.col("bronze_key").alias("old_bronze_key"),
         pl.col("removed_by").alias("new_bronze_key"),
     )
+
+
+def _is_from_file(bronze_key: str) -> pl.Expr:
+    prefixes = [BronzeKey.prefix(dataset) for dataset in DROPPED]
+    return pl.any_horizontal(pl.col(bronze_key).str.starts_with(prefix) for prefix in prefixes)
 
 
 def _is_rounding(name: str) -> pl.Expr:
@@ -201,8 +212,11 @@ def _restated(
     """Return the restatements of adjusted closes, one per ticker and time."""
     if ADJUSTED not in given.columns:
         return pl.DataFrame(schema=_RESTATED)
-    # Where the close itself is another, its adjusted close says nothing of its own.
-    lines = both.filter(pl.col("_adjusted_differs") & ~_differs("close"))
+    # Where the close itself is another, or the period ran on, it says nothing of its own.
+    ran_on = pl.lit(value=False)
+    if "is_complete" in given.columns:
+        ran_on = pl.col("_row_differs") & ~pl.col("is_complete_stored")
+    lines = both.filter(pl.col("_adjusted_differs") & ~_differs("close") & ~ran_on)
     if lines.is_empty():
         return pl.DataFrame(schema=_RESTATED)
     period = key[1]

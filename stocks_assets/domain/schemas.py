@@ -9,9 +9,15 @@ import dataframely as dy
 import polars as pl
 
 STILL_LISTED = date(9999, 12, 31)
-NOT_STORED = ("reading", "row_number", "dataset", "as_of", "is_session")
+NOT_STORED = ("reading", "row_number", "dataset", "as_of", "is_session", "is_readable")
 """Columns that tie a row to its payload, or that a rule holds it against."""
-KEY_RULES = ("primary_key", "session_is_not_in_the_future", "session_is_in_the_calendar")
+KEY_RULES = (
+    "primary_key",
+    "session_is_not_in_the_future",
+    "session_is_in_the_calendar",
+    "ex_date_is_in_the_calendar",
+    "ex_date_is_at_most_a_year_ahead",
+)
 """Rules that a row breaks by its key: it may well be another row's, with a damaged date."""
 
 
@@ -103,9 +109,21 @@ class IntradayBars(SessionBar):
     session_date = dy.Date(nullable=False)
 
 
-class CorporateActions(PayloadRow):
+class ReadableRow(PayloadRow):
+    """A row of which not all has to be given, but what is given has to be a value."""
+
+    is_readable = dy.Bool(nullable=False)
+
+    @dy.rule()
+    def what_is_given_can_be_read(cls) -> pl.Expr:
+        """Ask for a value, or one of the vendor's ways to say that there is none."""
+        return pl.col("is_readable")
+
+
+class CorporateActions(ReadableRow):
     """One row per ticker, ex-date and kind of action. An ex-date may well be in the future."""
 
+    is_session = dy.Bool(nullable=False)
     ex_date = dy.Date(nullable=False, primary_key=True)
     action_type = dy.String(nullable=False, primary_key=True)
     dividend_amount = dy.Float64(nullable=True, min_exclusive=0)
@@ -124,13 +142,23 @@ class CorporateActions(PayloadRow):
         )
 
     @dy.rule()
+    def ex_date_is_in_the_calendar(cls) -> pl.Expr:
+        """Ask for a day on which the ticker's exchange opens, where its calendar is known."""
+        return pl.col("is_session")
+
+    @dy.rule()
+    def ex_date_is_at_most_a_year_ahead(cls) -> pl.Expr:
+        """Take no date that is announced so early."""
+        return pl.col("ex_date") <= pl.col("as_of").dt.offset_by("1y")
+
+    @dy.rule()
     def action_inside_a_bar_is_not_in_the_future(cls) -> pl.Expr:
         """Take no action from a bar that cannot have traded yet."""
         is_in_bar = pl.col("dataset").str.contains("^(dropped_)?daily_bars")
         return ~is_in_bar | (pl.col("ex_date") <= pl.col("as_of"))
 
 
-class Listings(PayloadRow):
+class Listings(ReadableRow):
     """One row per listing of a security: a ticker, and until when the security had it.
 
     `delisted_on` is 9999-12-31 while it is listed.
@@ -154,7 +182,7 @@ class Listings(PayloadRow):
         return (pl.col("status") == "active") == (pl.col("delisted_on") == STILL_LISTED)
 
 
-class Companies(PayloadRow):
+class Companies(ReadableRow):
     """One row per ticker: the company behind it. Amounts of money are in `currency`."""
 
     company_name = dy.String(nullable=False)

@@ -355,7 +355,7 @@ def test_each_of_many_vintages_is_told_by_its_own_event(bronze, warehouse):
         [("split", adjusted, 26, "2024-04-01")],
         [("dividend and split", adjusted, 27, "2024-04-01")],
         [("vendor correction", ["volume"], 1, "2024-04-22")],
-        [("removed", sorted(WEEKLY.columns), 1, "2024-04-01")],
+        [("removed", sorted({*WEEKLY.columns} - {*WEEKLY.primary_key}), 1, "2024-04-01")],
         [("rounding", adjusted, ANY, "2024-04-08")],
     ]
     so_far = []
@@ -598,6 +598,51 @@ def test_a_rebuild_that_could_not_have_an_object_replaces_nothing(bronze, store,
     assert warehouse.refused_objects("weekly_bars") == {}
 
 
+@pytest.mark.parametrize("is_last", [True, False], ids=["at the end", "in the middle"])
+def test_what_is_refused_and_accepted_comes_out_of_bronze_alone(bronze, store, warehouse, is_last):
+    def weeks(count, close=64.0):
+        return payload(WEEKLY, [(friday, close, 64.0, 0.0, 1, 7) for friday in FRIDAYS[:count]])
+
+    def forget():
+        with warehouse.connect() as connection:
+            connection.execute(
+                "truncate silver.weekly_bars, silver.superseded_rows, silver.restated_closes, "
+                "silver.rejected_rows, ops.silver_loads, ops.refused_objects"
+            )
+            connection.execute(
+                "update ops.object_loads set loaded_at = null, loads = 0, is_refused = false"
+            )
+
+    bodies = [weeks(25), weeks(10), weeks(24, -1.0), weeks(25)[:-40], None]
+    for minute, body in enumerate(bodies, start=1):
+        if body is None:
+            rubbish = BronzeKey("weekly_bars", "A", at(minute), content_hash(b"rubbish"))
+            store.put_text(str(rubbish), "rubbish")
+        else:
+            put(store, "weekly_bars", minute, body)
+        load_all(bronze, warehouse, WEEKLY)
+    put(store, "weekly_bars", 6, weeks(9))
+    accepted = load_all(bronze, warehouse, WEEKLY, only_stale=False, accept_shorter=True)
+    assert accepted.load.row_count == 9
+    put(store, "weekly_bars", 7, weeks(20, 65.0))
+    load_all(bronze, warehouse, WEEKLY)
+    put(store, "weekly_bars", 8, weeks(1) if is_last else weeks(21))
+    result = load_all(bronze, warehouse, WEEKLY)
+    assert isinstance(result, silver.Failed) == is_last
+    before = content(warehouse)
+    refused = warehouse.refused_objects("weekly_bars").keys()
+    # With the short one that was accepted goes the first one, which waited before it.
+    assert len(refused) == 3 + is_last
+    for build in (rebuild, load_all):
+        forget()
+        again = build(bronze, warehouse, WEEKLY)
+        assert isinstance(again, silver.Failed) == is_last
+        assert content(warehouse) == before
+        assert warehouse.refused_objects("weekly_bars").keys() == refused
+    rebuild(bronze, warehouse, WEEKLY)
+    assert content(warehouse) == before
+
+
 def vintage(close):
     return payload(WEEKLY, [(FRIDAYS[0], close, close, 0.0, 1, 7)])
 
@@ -654,6 +699,60 @@ def test_prices_are_known_as_files_came_and_went(bronze, store, warehouse, one_b
     assert content(warehouse) == before
 
 
+def test_a_file_that_fills_takes_no_row_that_the_vendor_has_said(bronze, store, warehouse):
+    def stored_after(minute, dataset, body, part=""):
+        put(store, dataset, minute, body, part)
+        assert isinstance(load_all(bronze, warehouse, DAILY), silver.Loaded)
+        said = query(warehouse, "select close, source from silver.daily_bars order by session_date")
+        return [(int(close), source[0]) for close, source in said]
+
+    everything, window_of_now = file(99, 98, 97, 96, precedence="fill"), [None, 21, 22]
+    stored_after(1, "daily_bars", vendors(10, 11, adjusted=False))
+    filled = [(10, "v"), (11, "v"), (97, "i"), (96, "i")]
+    assert stored_after(2, "dropped_daily_bars", everything, "f") == filled
+    moved_on = [(10, "v"), (21, "v"), (22, "v"), (96, "i")]
+    assert stored_after(3, "daily_bars", vendors(*window_of_now, adjusted=False)) == moved_on
+    won = [(50, "i"), *moved_on[1:]]
+    assert stored_after(4, "dropped_daily_bars", file(50), "o") == won
+    assert stored_after(5, "dropped_daily_bars", file(), "o") == moved_on
+    told = events(warehouse)
+    assert {kind for kind, *_ in told} == {"file", "vendor correction"}
+    corrected = [event for event in told if event[0] == "vendor correction"]
+    assert [(count, key) for _, _, count, key in corrected] == [(1, SESSIONS[1])]
+    before = content(warehouse)
+    rebuild(bronze, warehouse, DAILY)
+    assert content(warehouse) == before
+    # What a whole history has no more is the file's to fill.
+    assert stored_after(6, "daily_bars", vendors(*window_of_now)) == [(99, "i"), *moved_on[1:]]
+
+
+def test_a_row_of_a_withdrawn_file_goes_when_nothing_is_in_doubt_about_it(bronze, store, warehouse):
+    put(store, "daily_bars", 1, vendors(10, adjusted=False))
+    put(store, "dropped_daily_bars", 2, file(None, 11, 12), "x")
+    put(store, "dropped_daily_bars", 3, file(None, None, -1), "y")
+    closes = "select close from silver.daily_bars order by session_date"
+    left = []
+    for minute, path in ((4, "x"), (5, "y")):
+        put(store, "dropped_daily_bars", minute, file(), path)
+        load_all(bronze, warehouse, DAILY)
+        left.append(query(warehouse, closes))
+    assert left == [[(10,), (12,)], [(10,)]]
+
+
+def test_an_action_of_a_file_that_fills_gives_way_to_what_bars_told(bronze, store, warehouse):
+    actions = SILVER_TABLES["corporate_actions"]
+    amounts = "select ex_date::text, dividend_amount from silver.corporate_actions order by 1"
+    lines = [{"ex_date": day, "action_type": "dividend", "amount": "0.7"} for day in SESSIONS[:2]]
+    body = json.dumps({"source": "x.csv", "precedence": "fill", "rows": lines}).encode()
+    put(store, "dropped_actions", 1, body, "f")
+    put(store, "daily_bars", 2, window("Compact", SESSIONS[:3], [SESSIONS[0]]))
+    load_all(bronze, warehouse, actions)
+    assert query(warehouse, amounts) == [(SESSIONS[0], 0.5), (SESSIONS[1], 0.7)]
+    put(store, "daily_bars", 3, window("Compact", SESSIONS[1:], []))
+    load_all(bronze, warehouse, actions)
+    assert query(warehouse, amounts) == [(SESSIONS[0], 0.5), (SESSIONS[1], 0.7)]
+
+
 def test_a_file_is_not_refused_with_the_reply_beside_it(bronze, store, warehouse):
     days = [str(day) for day in sessions(date(2026, 1, 5), date(2026, 2, 20))]
     bars = [(day, 8.0, 7.0, 0.0, 1, 7) for day in days]
@@ -685,6 +784,63 @@ def test_of_objects_that_came_together_the_bad_one_alone_is_refused(bronze, stor
     assert query(warehouse, "select dividend_amount from silver.corporate_actions") == [(0.5,)]
 
 
+def window(size, days, dividends):
+    """The vendor's adjusted bars of `days`, of this output size."""
+    rows = [(day, 8.0, 7.0, 0.5 if day in dividends else 0.0, 1, 7) for day in days]
+    meta = {"Meta Data": {"4. Output Size": size}}
+    return json.dumps(meta | json.loads(payload(DAILY, rows))).encode()
+
+
+def test_a_compact_reply_takes_no_session_nor_action_away(bronze, store, warehouse):
+    days = [str(day) for day in sessions(date(2025, 11, 3), date(2026, 2, 27))]
+    actions = SILVER_TABLES["corporate_actions"]
+
+    def stored_after(minute, size, some, dividends):
+        put(store, "daily_bars", minute, window(size, some, dividends))
+        for table in (DAILY, actions):
+            assert isinstance(load_all(bronze, warehouse, table), silver.Loaded)
+        bars = query(warehouse, "select session_date::text from silver.daily_bars order by 1")
+        paid = query(warehouse, "select ex_date::text from silver.corporate_actions order by 1")
+        return [day for (day,) in bars], [day for (day,) in paid]
+
+    paid = [days[3], days[20]]
+    assert stored_after(1, "Compact", days[:30], paid) == (days[:30], paid)
+    # What the window does not reach stays; what it reaches is as it says.
+    assert stored_after(2, "Compact", days[5:35], []) == (days[:35], paid[:1])
+    assert stored_after(3, "Full size", days[:40], paid) == (days[:40], paid)
+    assert stored_after(4, "Compact", days[30:45], [days[41]]) == (days[:45], [*paid, days[41]])
+    gone = [days[0], days[1]]
+    assert stored_after(5, "Full size", days[2:46], paid) == (days[2:46], paid)
+    removed = "select row_key from silver.superseded_rows where class = 'removed' and table_name = 'daily_bars'"
+    assert sorted(query(warehouse, removed)) == [(day,) for day in gone]
+    before = content(warehouse)
+    for table in (DAILY, actions):
+        rebuild(bronze, warehouse, table)
+    assert content(warehouse) == before
+
+
+def test_a_bar_that_lost_its_dividend_costs_neither_the_bar_nor_the_action(
+    bronze, store, warehouse
+):
+    rows = [
+        (day, 10.0, 9.0, 0.5 if n == 1 else 0.0, 2 if n == 2 else 1, 7)
+        for n, day in enumerate(SESSIONS)
+    ]
+    actions = SILVER_TABLES["corporate_actions"]
+    put(store, "daily_bars", 1, payload(DAILY, rows))
+    series = json.loads(payload(DAILY, rows))["Time Series (Daily)"]
+    del series[SESSIONS[1]]["7. dividend amount"]
+    series[SESSIONS[2]] = None
+    put(store, "daily_bars", 2, json.dumps({"Time Series (Daily)": series}).encode())
+    assert load_all(bronze, warehouse, DAILY).load.rejected_count == 2
+    assert load_all(bronze, warehouse, actions).load.rejected_count == 0
+    told = "select dividend_amount, split_coefficient from silver.daily_bars order by session_date"
+    assert query(warehouse, told) == [(0.0, 1.0), (0.5, 1.0), (0.0, 2.0), (0.0, 1.0)]
+    told = "select ex_date::text, dividend_amount, split_ratio from silver.corporate_actions order by 1"
+    assert query(warehouse, told) == [(SESSIONS[1], 0.5, None), (SESSIONS[2], None, 2.0)]
+    assert query(warehouse, "select count(*) from silver.superseded_rows") == [(0,)]
+
+
 def test_a_history_is_too_short_whether_or_not_a_row_of_it_is_bad(bronze, store, warehouse):
     days = [str(day) for day in sessions(date(2026, 1, 5), date(2026, 2, 20))]
     bars = [(day, 8.0, 7.0, 0.0, 1, 7) for day in days]
@@ -703,6 +859,75 @@ def test_a_history_is_too_short_whether_or_not_a_row_of_it_is_bad(bronze, store,
     loaded = load_all(bronze, warehouse, DAILY)
     assert loaded.load.rejected_count == 4
     assert len(closes_as_of(warehouse, 3)[0]) == len(days)
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 0), (2, 0), (4, 2), (20, 17)])
+def test_a_list_of_actions_that_lost_much_of_itself_is_refused_by_itself(
+    bronze, store, warehouse, before, after
+):
+    actions = SILVER_TABLES["corporate_actions"]
+    days = [str(day) for day in sessions(date(2025, 1, 2), date(2025, 3, 2))]
+
+    def splits(count):
+        lines = [{"effective_date": day, "split_factor": "2"} for day in days[:count]]
+        return json.dumps({"symbol": "A", "data": lines}).encode()
+
+    paid = [{"ex_dividend_date": day, "amount": "0.5"} for day in days]
+    put(store, "splits", 1, splits(before))
+    put(store, "dividends", 2, json.dumps({"data": paid[:30]}).encode())
+    load_all(bronze, warehouse, actions)
+    short = put(store, "splits", 3, splits(after))
+    put(store, "dividends", 4, json.dumps({"data": paid[1:31]}).encode())
+    failed = load_all(bronze, warehouse, actions)
+    assert f"has {after} splits where {before} are stored" in failed.reason
+    assert list(warehouse.refused_objects("corporate_actions")) == [short]
+    counts = "select action_type, count(*), max(ex_date)::text from silver.corporate_actions group by 1 order by 1"
+    stored = [("dividend", 30, days[30]), ("split", before, days[before - 1])]
+    assert query(warehouse, counts) == stored
+    accepted = load_all(bronze, warehouse, actions, only_stale=False, accept_shorter=True)
+    assert accepted.load.row_count == 30 + after
+
+
+def test_a_list_may_correct_one_action_and_bars_may_take_one_back(bronze, store, warehouse):
+    actions = SILVER_TABLES["corporate_actions"]
+    days = [str(day) for day in sessions(date(2025, 1, 2), date(2025, 3, 2))]
+    dates = "select ex_date::text from silver.corporate_actions order by 1"
+    for minute, some in enumerate((days[:3], [*days[:2], days[5]], days[:2]), start=1):
+        lines = [{"ex_dividend_date": day, "amount": "0.5"} for day in some]
+        put(store, "dividends", minute, json.dumps({"data": lines}).encode())
+        assert isinstance(load_all(bronze, warehouse, actions), silver.Loaded)
+        assert query(warehouse, dates) == [(day,) for day in some]
+    put(store, "daily_bars", 4, window("Full size", days, [days[9]]))
+    load_all(bronze, warehouse, actions)
+    put(store, "daily_bars", 5, window("Full size", days, []))
+    assert isinstance(load_all(bronze, warehouse, actions), silver.Loaded)
+    assert query(warehouse, dates) == [(days[0],), (days[1],)]
+
+
+def test_a_short_history_of_weeks_is_believed_no_sooner_than_a_long_one(bronze, store, warehouse):
+    rows = [(friday, 64.0, 64.0, 0.0, 1, 7) for friday in FRIDAYS[:19]]
+    put(store, "weekly_bars", 1, payload(WEEKLY, rows))
+    load_all(bronze, warehouse, WEEKLY)
+    put(store, "weekly_bars", 2, payload(WEEKLY, rows[:1]))
+    assert "1 rows where 19" in load_all(bronze, warehouse, WEEKLY).reason
+    put(store, "weekly_bars", 3, payload(WEEKLY, rows[1:]))
+    assert isinstance(load_all(bronze, warehouse, WEEKLY), silver.Loaded)
+
+
+def test_a_long_file_that_is_withdrawn_is_no_loss_of_the_vendors(bronze, store, warehouse):
+    days = [str(day) for day in sessions(date(2025, 1, 2), date(2025, 3, 2))]
+    lines = [
+        {"session_date": day, "volume": "5"} | dict.fromkeys(["open", "high", "low", "close"], "9")
+        for day in days
+    ]
+    document = {"source": "x.csv", "precedence": "fill", "rows": lines}
+    put(store, "dropped_daily_bars", 1, json.dumps(document).encode(), "f")
+    put(store, "daily_bars", 2, vendors(10, 11, 12))
+    load_all(bronze, warehouse, DAILY)
+    put(store, "dropped_daily_bars", 3, file(), "f")
+    loaded = load_all(bronze, warehouse, DAILY)
+    assert isinstance(loaded, silver.Loaded)
+    assert query(warehouse, "select count(*) from silver.daily_bars") == [(3,)]
 
 
 @pytest.mark.parametrize("label", ["1961-01-01", "2029-01-02", str(SESSIONS[3])])
@@ -801,6 +1026,64 @@ def test_bars_of_five_minutes_read_as_of_a_moment_are_what_was_said_by_then(
         assert known.equals(shaped(bronze, INTRADAY, ["A"], at(moment))), moment
     classes = query(warehouse, "select class, columns from silver.restatements")
     assert classes == [("vendor correction", ["close", "high", "low", "open"])] * 2
+
+
+def test_a_bar_that_a_month_has_no_more_goes_and_other_months_stay(bronze, store, warehouse):
+    days = [str(day) for day in sessions(date(2026, 2, 2), date(2026, 2, 12))]
+
+    def full(times):
+        bar = dict.fromkeys(["1. open", "2. high", "3. low", "4. close"], "10") | {"5. volume": "1"}
+        meta = {"5. Output Size": "Full size", "6. Time Zone": "US/Eastern"}
+        document = {"Meta Data": meta, "Time Series (5min)": dict.fromkeys(times, bar)}
+        return json.dumps(document).encode()
+
+    def stored_times():
+        starts = (
+            "select starts_at at time zone 'America/New_York' from silver.intraday_bars order by 1"
+        )
+        return [str(start) for (start,) in query(warehouse, starts)]
+
+    january, march = "2026-01-05 10:00:00", "2026-03-02 10:00:00"
+    february = [f"{day} 09:30:00" for day in days]
+    for minute, times in enumerate(([january], [march], february), start=1):
+        put(store, "intraday_bars", minute, full(times), times[0][:7])
+    load_all(bronze, warehouse, INTRADAY)
+    assert stored_times() == [january, *february, march]
+    put(store, "intraday_bars", 4, full(february[1:]), "2026-02")
+    load_all(bronze, warehouse, INTRADAY)
+    assert stored_times() == [january, *february[1:], march]
+    put(store, "intraday_bars", 5, full(february[1:3]), "2026-02")
+    assert f"2 rows where {len(february) - 1}" in load_all(bronze, warehouse, INTRADAY).reason
+    assert stored_times() == [january, *february[1:], march]
+    before = content(warehouse)
+    assert isinstance(rebuild(bronze, warehouse, INTRADAY), silver.Failed)
+    assert content(warehouse) == before
+
+
+def test_a_listing_of_which_the_line_is_damaged_stays_and_one_without_a_line_goes(
+    bronze, store, warehouse
+):
+    def put_lists(minute, left_out=(), **damages):
+        tickers = [f"T{n}" for n in range(40) if f"T{n}" not in left_out]
+        head = "symbol,name,exchange,assetType,ipoDate,delistingDate,status"
+        line = "{0},Company {0},NYSE,Stock,2000-01-03,null,Active".format
+        gone = "Z,Company Z,NYSE,Stock,2000-01-03,2020-01-03,Delisted"
+        lists = {"active": [damages.get(t) or line(t) for t in tickers], "delisted": [gone]}
+        for part, lines in lists.items():
+            body = "\n".join([head, *lines, ""]).encode()
+            key = BronzeKey("listings", "", at(minute), content_hash(body), part, "csv")
+            store.put_new(str(key), body, {})
+        listings = SILVER_TABLES["listings"]
+        (loaded,) = silver.load(bronze, warehouse, listings, [""], only_stale=True)
+        return loaded.load.rejected_count
+
+    assert put_lists(1) == 0
+    no_date = "T1,Company T1,NYSE,Stock,2000-13-03,null,Active"
+    no_status = "T2,Company T2,NYSE,Stock,2000-01-03,null,"
+    assert put_lists(2, left_out=["T3"], T1=no_date, T2=no_status) == 2
+    told = "select ticker from silver.listings where listed_on = '2000-01-03' and status = 'active'"
+    tickers = {ticker for (ticker,) in query(warehouse, told)}
+    assert tickers == {f"T{n}" for n in range(40)} - {"T3"}
 
 
 def test_each_restated_value_names_the_object_that_said_it(bronze, store, warehouse):

@@ -176,6 +176,17 @@ def test_a_day_without_a_session_is_set_apart_where_the_exchange_is_known():
     assert DAILY.shape("TSCO.LON", holiday).rows.height == 2
 
 
+@pytest.mark.parametrize(
+    ("ticker", "count"), [("TSCO.LON", 1), ("SHOP.TRT", 1), ("600519.SHH", 1), ("TCS.BSE", 3)]
+)
+def test_a_weekend_is_no_session_of_an_exchange_that_never_opens_then(ticker, count):
+    days = daily(dict.fromkeys(["2023-03-10", "2023-03-11", "2023-03-12"], raw_day()))
+    shaped = DAILY.shape(ticker, days)
+    assert (shaped.rows.height, shaped.rejected.height) == (count, 3 - count)
+    broken = [["session_is_in_the_calendar"]] * (3 - count)
+    assert shaped.rejected["rules"].to_list() == broken
+
+
 def test_a_bad_bar_takes_no_good_one_of_its_week_along():
     payload = weekly({"2024-04-16": week(close="n/a"), "2024-04-15": week()})
     shaped = WEEKLY.shape("A", payload)
@@ -195,6 +206,18 @@ def test_of_bars_with_one_label_the_first_counts_and_one_that_differs_is_set_apa
     assert shaped.rows["close"].to_list() == [11.0]
     assert shaped.rejected["rules"].to_list() == [["primary_key"]]
     assert json.loads(shaped.rejected["row_values"][0])["4. close"] == "9.5"
+
+
+@pytest.mark.parametrize("order", [1, -1], ids=["newest first", "oldest first"])
+def test_of_bars_with_one_label_the_one_counts_that_stands_in_order(order):
+    days = ["2024-04-18", "2024-04-12", "2024-04-16", "2024-04-15", "2024-04-12", "2024-04-11"]
+    bars = [(day, raw_day(**{"4. close": f"9.{n}"})) for n, day in enumerate(days)][::order]
+    series = ", ".join(f'"{day}": {json.dumps(bar)}' for day, bar in bars)
+    shaped = DAILY.shape("A", {"daily_bars": f'{{"Time Series (Daily)": {{{series}}}}}'.encode()})
+    closes = dict(shaped.rows.select("session_date", "close").iter_rows())
+    assert closes[date(2024, 4, 12)] == 9.4
+    assert json.loads(shaped.rejected["row_values"][0])["4. close"] == "9.1"
+    assert shaped.rejected["rules"].to_list() == [["primary_key"]]
 
 
 def test_a_bar_that_stands_behind_a_bad_one_of_its_label_is_found():
@@ -275,6 +298,26 @@ def test_a_time_that_clocks_show_twice_or_never_is_set_apart_with_its_own_input(
     assert ["02:30" in row for row in shaped.rejected["row_values"]] == [True, False]
 
 
+def test_five_minutes_of_another_month_than_that_of_the_payload_are_set_apart():
+    series = {"2024-03-08 15:55:00": raw_day(), "2023-03-08 15:55:00": raw_day()}
+    shaped = INTRADAY.shape("A", {"intraday_bars/2024-03": intraday(series)})
+    assert shaped.rows["session_date"].to_list() == [date(2024, 3, 8)]
+    assert "2023-03-08" in shaped.rejected["row_values"][0]
+
+
+@pytest.mark.parametrize(
+    ("size", "is_whole"), [("Full size", True), ("Compact", False), (None, False)]
+)
+def test_five_minutes_are_the_whole_of_their_month_if_the_vendor_says_so(size, is_whole):
+    document = json.loads(intraday({"2024-12-06 15:55:00": raw_day()}))
+    document["Meta Data"]["5. Output Size"] = size
+    shaped = INTRADAY.shape("A", {"intraday_bars/2024-12": json.dumps(document).encode()})
+    assert shaped.is_whole is is_whole
+    new_york = ZoneInfo("America/New_York")
+    months = [datetime(2024, 12, 1, tzinfo=new_york), datetime(2025, 1, 1, tzinfo=new_york)]
+    assert list(shaped.within) == months
+
+
 @pytest.mark.parametrize("zone", ["Mars/Olympus", "", None, 5])
 def test_five_minutes_of_an_unknown_time_zone_are_refused(zone):
     body = intraday({"2024-03-08 15:55:00": raw_day()}, zone)
@@ -349,6 +392,83 @@ def test_a_regular_and_a_special_dividend_of_one_ex_date_add_up():
     assert shaped.rejected.is_empty()
 
 
+def dividend(amount="1.16", **dates):
+    return {"ex_dividend_date": "2024-11-15", "amount": amount} | dates
+
+
+@pytest.mark.parametrize(
+    ("lines", "amount", "payment_date"),
+    [
+        (({}, {"payment_date": "2024-12-02"}), 1.16, date(2024, 12, 2)),
+        (({"payment_date": "2024-12-02"}, {"payment_date": "None"}), 1.16, date(2024, 12, 2)),
+        (
+            ({"payment_date": "2024-12-02"}, {"payment_date": "2024-12-09"}),
+            2.32,
+            date(2024, 12, 2),
+        ),
+        (
+            ({"payment_date": "2024-12-02"}, {}, {"payment_date": "2024-12-09"}),
+            2.32,
+            date(2024, 12, 2),
+        ),
+    ],
+)
+def test_a_dividend_that_is_listed_twice_counts_once_unless_its_dates_differ(
+    lines, amount, payment_date
+):
+    shaped = ACTIONS.shape("A", actions(dividends=[dividend(**line) for line in lines]))
+    assert shaped.rows.select("dividend_amount", "payment_date").rows() == [(amount, payment_date)]
+
+
+def test_of_different_splits_on_one_ex_date_the_first_counts():
+    splits = [{"effective_date": "2024-04-15", "split_factor": ratio} for ratio in ("2", "2", "3")]
+    shaped = ACTIONS.shape("A", actions(splits=splits))
+    assert shaped.rows["split_ratio"].to_list() == [2.0]
+    assert shaped.rejected["rules"].to_list() == [["primary_key"]]
+    assert json.loads(shaped.rejected["row_values"][0]) == splits[2]
+
+
+def test_each_action_that_cannot_be_read_is_told():
+    lines = [{"ex_dividend_date": day, "amount": "1"} for day in ("2023-02-30", "2023-02-31")]
+    lines += [dividend("abc"), dividend("xyz"), dividend("xyz")]
+    shaped = ACTIONS.shape("A", actions(dividends=lines))
+    assert [json.loads(row) for row in shaped.rejected["row_values"]] == lines
+
+
+@pytest.mark.parametrize("field", ["declaration_date", "record_date", "payment_date"])
+@pytest.mark.parametrize("value", ["garbage", "2024-13-45", True, " ", "None", "0000-00-00", None])
+def test_a_further_date_of_a_dividend_is_a_date_or_none(field, value):
+    lines = [dividend(**{field: value}), dividend() | {"ex_dividend_date": "2024-08-15"}]
+    bar = adjusted_day(**{"7. dividend amount": "1.16"})
+    shaped = ACTIONS.shape("A", actions(dividends=lines) | daily({"2024-11-15": bar}))
+    if value in (" ", "None", "0000-00-00", None):
+        assert shaped.rejected.is_empty()
+        return
+    # Nor do bars say it, which know no further dates.
+    assert shaped.rows["ex_date"].to_list() == [date(2024, 8, 15)]
+    assert shaped.rejected["rules"].to_list() == [["what_is_given_can_be_read"]]
+    assert json.loads(shaped.rejected["row_values"][0]) == lines[0]
+    in_doubt = shaped.doubtful_keys("A").select("ex_date", "action_type").rows()
+    assert in_doubt == [(date(2024, 11, 15), "dividend")]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("Beta", "abc"),
+        ("EPS", "1e400"),
+        ("MarketCapitalization", "12x"),
+        ("LatestQuarter", "2024-13-31"),
+        ("DividendDate", True),
+    ],
+)
+def test_a_company_of_which_something_cannot_be_read_is_set_apart(field, value):
+    body = {"Symbol": "A", "Name": "A Company", field: value}
+    shaped = COMPANIES.shape("A", {"companies": json.dumps(body).encode()})
+    assert shaped.rows.is_empty()
+    assert shaped.rejected["rules"].to_list() == [["what_is_given_can_be_read"]]
+
+
 def test_a_dividend_without_a_date_or_amount_is_set_apart_and_the_others_stay():
     dividends = [
         {"ex_dividend_date": "2024-11-15", "amount": "1"},
@@ -362,6 +482,37 @@ def test_a_dividend_without_a_date_or_amount_is_set_apart_and_the_others_stay():
     assert "\\u0000" not in "".join(shaped.rejected["row_values"])
 
 
+@pytest.mark.parametrize(
+    ("ticker", "ex_date", "rule"),
+    [
+        ("A", "2024-02-10", "ex_date_is_in_the_calendar"),
+        ("A", "2023-12-25", "ex_date_is_in_the_calendar"),
+        ("A", "1024-01-02", "ex_date_is_in_the_calendar"),
+        ("A", "2999-01-02", "ex_date_is_at_most_a_year_ahead"),
+        ("A", "2025-04-16", "ex_date_is_at_most_a_year_ahead"),
+        ("A", "2025-04-15", None),
+        ("TSCO.LON", "2023-12-27", None),
+        ("TSCO.LON", "2024-02-10", "ex_date_is_in_the_calendar"),
+        ("TSCO.LON", "1024-01-02", "ex_date_is_in_the_calendar"),
+        ("TSCO.LON", "2999-01-02", "ex_date_is_at_most_a_year_ahead"),
+        ("RELIANCE.BSE", "2024-01-20", None),
+    ],
+)
+def test_an_ex_date_is_a_session_and_not_far_ahead(ticker, ex_date, rule):
+    payloads = actions(
+        splits=[{"effective_date": ex_date, "split_factor": "2"}],
+        dividends=[
+            {"ex_dividend_date": ex_date, "amount": "1"},
+            {"ex_dividend_date": "2024-04-15", "amount": "1"},
+        ],
+    )
+    shaped = ACTIONS.shape(ticker, payloads, as_of=date(2024, 4, 15))
+    assert shaped.rows.height == (1 if rule else 3)
+    assert all(rule in rules for rules in shaped.rejected["rules"])
+    in_doubt = shaped.doubtful_keys(ticker).select("ex_date", "action_type").rows()
+    assert sorted(in_doubt, key=str) == ([(None, "dividend"), (None, "split")] if rule else [])
+
+
 def test_an_ex_date_may_be_in_the_future_but_no_bar_can():
     adjusted = raw_day(**{"7. dividend amount": "0.5000"})
     payloads = daily({"2024-05-15": adjusted}) | actions(
@@ -372,10 +523,104 @@ def test_an_ex_date_may_be_in_the_future_but_no_bar_can():
     assert shaped.rejected["dataset"].to_list() == ["daily_bars"]
 
 
-def test_only_payloads_of_the_adjusted_endpoint_are_whole_histories():
-    assert not DAILY.shape("A", daily({"2024-04-15": raw_day()})).is_whole
-    adjusted = raw_day(**{"5. adjusted close": "1", "6. volume": "7"})
-    assert DAILY.shape("A", daily({"2024-04-15": adjusted})).is_whole
+def adjusted_day(**fields):
+    further = {
+        "5. adjusted close": "11.0",
+        "7. dividend amount": "0.0",
+        "8. split coefficient": "1.0",
+    }
+    bar = raw_day(**further, **{"6. volume": "7"})
+    del bar["5. volume"]
+    return bar | fields
+
+
+@pytest.mark.parametrize(
+    ("bar", "size", "is_whole"),
+    [
+        (adjusted_day(), "Full size", True),
+        (adjusted_day(), "Compact", False),
+        (adjusted_day(), "compact ", False),
+        (adjusted_day(), None, True),
+        (adjusted_day(), 5, True),
+        (raw_day(), "Full size", True),
+        (raw_day(), "Compact", False),
+        (raw_day(), None, False),
+    ],
+)
+@pytest.mark.parametrize("further", [{}, {"unknown": {}}], ids=["quick", "with care"])
+def test_daily_bars_are_a_whole_history_if_the_vendor_says_so(bar, size, is_whole, further):
+    document = {"Meta Data": {"4. Output Size": size}, "Time Series (Daily)": {"2024-04-15": bar}}
+    body = json.dumps(document | further).encode()
+    assert DAILY.shape("A", {"daily_bars": body}).is_whole is is_whole
+
+
+def test_as_many_adjusted_bars_as_a_compact_reply_has_are_no_whole_history_by_themselves():
+    days = [str(day) for day in calendar.sessions(date(2024, 1, 2), date(2024, 6, 28))]
+    for count, is_whole in ((99, True), (100, False), (101, True)):
+        payload = daily(dict.fromkeys(days[:count], adjusted_day()))
+        assert DAILY.shape("A", payload).is_whole is is_whole
+
+
+def test_a_bar_without_its_adjusted_close_leaves_the_history_whole():
+    lacking = adjusted_day(**{"5. adjusted close": None})
+    shaped = DAILY.shape("A", daily({"2024-04-15": adjusted_day(), "2024-04-12": lacking}))
+    assert shaped.is_whole
+
+
+@pytest.mark.parametrize("field", list(adjusted_day())[4:])
+@pytest.mark.parametrize("missing", ["null", "absent"])
+def test_a_bar_of_the_adjusted_endpoint_has_all_that_it_gives(field, missing):
+    lacking = adjusted_day(**{field: None})
+    if missing == "absent":
+        del lacking[field]
+    shaped = DAILY.shape("A", daily({"2024-04-15": lacking, "2024-04-12": raw_day()}))
+    assert shaped.rows["session_date"].to_list() == [date(2024, 4, 12)]
+    assert json.loads(shaped.rejected["row_values"][0]) == {"label": "2024-04-15"} | lacking
+
+
+@pytest.mark.parametrize("damage", [None, "n/a", "-1", {}])
+def test_an_action_of_which_a_bar_says_nothing_sound_is_in_doubt(damage):
+    fields = ("7. dividend amount", "8. split coefficient")
+    series = {
+        "2024-04-15": adjusted_day(**dict.fromkeys(fields, damage)),
+        "2024-04-12": adjusted_day(),
+        "no date": adjusted_day(**{fields[0]: damage}),
+        "2024-04-11": damage,
+    }
+    shaped = ACTIONS.shape("A", daily(series))
+    assert (shaped.rows.height, shaped.rejected.height) == (0, 0)
+    dividends = [
+        (date(2024, 4, 15), "dividend"),
+        (None, "dividend"),
+        (date(2024, 4, 11), "dividend"),
+    ]
+    splits = [(date(2024, 4, 15), "split"), (date(2024, 4, 11), "split")]
+    in_doubt = shaped.doubtful_keys("A").select("ex_date", "action_type").rows()
+    assert in_doubt == dividends + splits
+
+
+def test_an_action_that_bars_of_one_label_do_not_agree_on_is_in_doubt():
+    dividends = ["0.5", "0.7"]
+    bars = [adjusted_day(**{"7. dividend amount": amount}) for amount in dividends]
+    shaped = ACTIONS.shape("A", repeated(*bars))
+    assert shaped.rows.is_empty()
+    assert shaped.doubtful_keys("A").rows() == [("A", date(2024, 4, 15), "dividend", None)] * 2
+    again = ACTIONS.shape("A", repeated(bars[0], bars[0]))
+    assert again.rows["dividend_amount"].to_list() == [0.5]
+
+
+def test_daily_bars_that_are_no_whole_history_tell_of_the_actions_of_their_own_sessions():
+    series = {"2024-04-15": adjusted_day(), "2024-04-12": raw_day(**{"7. dividend amount": "0.5"})}
+    document = {"Meta Data": {"4. Output Size": "Compact"}, "Time Series (Daily)": series}
+    shaped = ACTIONS.shape("A", {"daily_bars": json.dumps(document).encode()})
+    assert set(shaped.told_by_bars.rows()) == {
+        ("A", date(2024, 4, 15), "dividend"),
+        ("A", date(2024, 4, 15), "split"),
+        ("A", date(2024, 4, 12), "dividend"),
+    }
+    assert ACTIONS.shape("A", daily({"2024-04-15": raw_day()})).told_by_bars.is_empty()
+    assert ACTIONS.shape("A", daily({"2024-04-15": adjusted_day()})).told_by_bars is None
+    assert ACTIONS.shape("A", actions(splits=[])).told_by_bars is None
 
 
 def test_a_reverse_and_a_fractional_split_keep_their_ratio():
@@ -577,9 +822,6 @@ def damaged(draw):
             good_values, bad_values = GOOD_PRICES, [*BAD_VALUES, "0", "12.0001", "8.9999"]
         else:
             good_values, bad_values = [bar[field], float(bar[field])], BAD_VALUES
-        if table == "daily_bars" and field not in {"1. open", "2. high", "3. low", "4. close"}:
-            # Of the endpoint without adjusted prices these are not given.
-            bad_values = [value for value in bad_values if value is not None or field == volume]
         damage = draw(st.sampled_from(["none", "good value", "bad value", "bad label", "bad bar"]))
         if damage == "good value":
             bar[field] = draw(st.sampled_from(good_values))

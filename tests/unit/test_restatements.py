@@ -170,6 +170,16 @@ def weeks(*closes, adjusted=None, dividends=None, complete=True, at=BEFORE):
     return rows.with_columns(pl.Series("is_complete", over))
 
 
+def test_a_running_week_that_closes_as_before_is_no_part_of_the_restated_history():
+    stored = weeks(*HISTORY, complete=False)
+    adjusted, dividends = [9, 10.8, 9.9, 11.7, 11.9], [0.0] * 4 + [1.2]
+    given = weeks(*HISTORY, adjusted=adjusted, dividends=dividends, at=AFTER)
+    changes = comparing(stored, given)
+    assert changes.superseded["class"].to_list() == ["running period"]
+    (found,) = changes.restated.to_dicts()
+    assert (found["class"], found["keys"]) == ("dividend", DAYS[:4])
+
+
 def event(stored, given):
     """The class of the one event in which adjusted closes were restated."""
     (found,) = comparing(stored, given).restated.to_dicts()
@@ -285,6 +295,15 @@ def test_a_payload_without_adjusted_closes_restates_and_corrects_nothing():
 def test_a_value_that_both_payloads_give_is_corrected_though_other_columns_are_gone():
     changes = comparing(bars(10, 11), raw(bars(10, 12, at=AFTER)))
     assert changes.superseded["class"].to_list() == ["other columns", "vendor correction"]
+
+
+@pytest.mark.parametrize("key", ["old", "new"])
+def test_what_a_file_changes_by_coming_or_going_is_no_correction(key):
+    file = pl.lit("bronze/dropped_daily_bars/2024-02-05/120000.000000_A_f_0.json.gz")
+    rows = {"old": bars(10, 11), "new": bars(10, 12, at=AFTER)}
+    rows[key] = rows[key].with_columns(bronze_key=file)
+    changes = comparing(rows["old"], rows["new"])
+    assert changes.superseded["class"].to_list() == ["file"]
 
 
 def test_adjusted_closes_of_a_reply_and_a_file_that_came_to_hold_together_are_one_event():

@@ -59,6 +59,11 @@ class SilverTable:
         return all(dataset.is_monthly for dataset in self.inputs)
 
     @property
+    def is_of_several(self) -> bool:
+        """Whether several datasets of the vendor have rows of it."""
+        return sum(dataset.name not in datasets.DROPPED for dataset in self.inputs) > 1
+
+    @property
     def is_of_market(self) -> bool:
         """Whether it is shaped once for the market and not for each ticker."""
         return all(dataset.is_of_market for dataset in self.inputs)

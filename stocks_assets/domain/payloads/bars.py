@@ -1,7 +1,8 @@
 """Bars: daily, weekly and monthly ones, and those of five minutes."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from functools import lru_cache
 from typing import Literal
 
@@ -30,6 +31,8 @@ _ADJUSTED = _PRICES | {
 }
 _DAILY = _ADJUSTED | {"raw_volume": "5. volume", "split_coefficient": "8. split coefficient"}
 _INTRADAY = _PRICES | {"volume": "5. volume"}
+_COMPACT_ROWS = 100
+_ZONE = "6. Time Zone"
 
 # Made once: that takes as long as to work them out for a payload.
 _COMMON_VALUES = (pl.col("row_number", "dataset"), *(number(name) for name in _PRICES))
@@ -43,11 +46,15 @@ _PERIOD_VALUES = (
 _DAILY_VALUES = (
     *_COMMON_VALUES,
     day("label").alias("session_date"),
-    number_if_given("adjusted_close"),
     whole_number(pl.coalesce("volume", "raw_volume")).alias("volume"),
-    number_if_given("dividend_amount"),
-    number_if_given("split_coefficient"),
 )
+_GIVEN_WITH_ADJUSTED = ("adjusted_close", "dividend_amount", "split_coefficient")
+_IS_ADJUSTED = pl.any_horizontal(pl.col(*_GIVEN_WITH_ADJUSTED, "volume").is_not_null())
+_VENDORS_VALUES = (
+    *_DAILY_VALUES,
+    *(number_if_given(name, is_given=_IS_ADJUSTED) for name in _GIVEN_WITH_ADJUSTED),
+)
+_FILES_VALUES = (*_DAILY_VALUES, *(number_if_given(name) for name in _GIVEN_WITH_ADJUSTED))
 _INTRADAY_VALUES = (*_COMMON_VALUES, whole_number("volume"))
 _FIRST_DAY, _LAST_DAY = date(1960, 1, 1), date(2049, 12, 31)
 _WEEK_START = day("label").dt.truncate("1w").alias("week_start")
@@ -72,6 +79,7 @@ def read_monthly_bars(ticker: str, payloads: Payloads) -> Reading:
 def read_daily_bars(ticker: str, payloads: Payloads) -> Reading:
     """Read TIME_SERIES_DAILY or TIME_SERIES_DAILY_ADJUSTED, and files, for `schemas.DailyBars`.
 
+    A bar of the vendor's that has any field of the adjusted endpoint has to have all of them.
     Of the good bars of a session the first in the order of `daily_sources` counts; the others are
     left out.
 
@@ -83,9 +91,10 @@ def read_daily_bars(ticker: str, payloads: Payloads) -> Reading:
         raise PayloadError(f"no payload with daily bars of {ticker}")
     readings = [
         Reading(
-            source.series.frame.select(pl.lit(ticker).alias("ticker"), *_DAILY_VALUES),
+            source.series.frame.select(pl.lit(ticker).alias("ticker"), *source.values),
             source.series.raw,
             is_whole=source.is_whole,
+            fills=source.fills,
         )
         for source in sources
     ]
@@ -100,15 +109,35 @@ class DailySource:
     series: Series
 
     @property
+    def values(self) -> Sequence[pl.Expr]:
+        """What `schemas.DailyBars` has beside the ticker."""
+        return _VENDORS_VALUES if self.standing == "vendor" else _FILES_VALUES
+
+    @property
+    def fills(self) -> frozenset[str]:
+        """Their input, if it fills what the vendor has not."""
+        names = self.series.frame["dataset"].head(1) if self.standing == "fill" else ()
+        return frozenset(names)
+
+    @property
+    def is_adjusted(self) -> bool:
+        """Whether they are of an endpoint that gives adjusted closes, dividends and splits."""
+        frame = self.series.frame
+        return frame["adjusted_close"].null_count() < frame.height
+
+    @property
     def is_whole(self) -> bool:
         """Whether they are the whole history.
 
-        Only the vendor's adjusted endpoint is asked for whole histories; the other gives the newest
-        sessions.
+        The vendor says so. Where it says nothing, those of the adjusted endpoint are, which alone
+        is asked for whole histories, but for as many as a compact reply has.
         """
-        frame = self.series.frame
-        is_adjusted = frame["adjusted_close"].null_count() == 0
-        return self.standing == "vendor" and is_adjusted and not frame.is_empty()
+        if self.standing != "vendor" or self.series.frame.is_empty():
+            return False
+        says_full = _says_full(self.series, "4")
+        if says_full is not None:
+            return says_full
+        return self.is_adjusted and self.series.frame.height != _COMPACT_ROWS
 
 
 def daily_sources(payloads: Payloads) -> list[DailySource]:
@@ -118,7 +147,7 @@ def daily_sources(payloads: Payloads) -> list[DailySource]:
         PayloadError: a payload cannot be read.
     """
     sources = [
-        DailySource(file.precedence, Series(file.frame, file.raw, None))
+        DailySource(file.precedence, Series(file.frame, file.raw, {}))
         for file in dropped_bars(payloads)
     ]
     if datasets.DAILY_BARS.name in payloads:
@@ -130,7 +159,8 @@ def daily_sources(payloads: Payloads) -> list[DailySource]:
 def read_intraday_bars(ticker: str, payloads: Payloads) -> Reading:
     """Read TIME_SERIES_INTRADAY, a payload a month, for `schemas.IntradayBars`.
 
-    The labels are times of the zone that the payload names.
+    The labels are times of the zone that the payload names, in its month. One payload is the whole
+    of its month if the vendor says so.
     """
     months = {
         source: _read(datasets.INTRADAY_BARS, source, payloads, _INTRADAY) for source in payloads
@@ -138,7 +168,7 @@ def read_intraday_bars(ticker: str, payloads: Payloads) -> Reading:
     frame = pl.concat(
         series.frame.select(
             pl.lit(ticker).alias("ticker"),
-            _moment(source, series.zone).alias("starts_at"),
+            _moment(source, series.meta.get(_ZONE)).alias("starts_at"),
             *_INTRADAY_VALUES,
         )
         for source, series in months.items()
@@ -149,8 +179,22 @@ def read_intraday_bars(ticker: str, payloads: Payloads) -> Reading:
             _DAY_IN_NEW_YORK.alias("session_date"),
         ),
         lambda: [row for series in months.values() for row in series.raw()],
-        is_whole=False,
+        is_whole=len(months) == 1 and all(_says_full(series, "5") for series in months.values()),
+        within=_month(min(months)) if len(months) == 1 else None,
     )
+
+
+def _says_full(series: Series, place: str) -> bool | None:
+    """Tell whether a payload says that it is full, None where it says nothing."""
+    size = series.meta.get(f"{place}. Output Size", "").strip().lower()
+    return size.startswith("full") if size.startswith(("full", "compact")) else None
+
+
+def _month(source: str) -> tuple[datetime, datetime]:
+    """The beginning of the month of `source`, such as intraday_bars/2024-03, and of the next."""
+    year, month = map(int, source.rpartition("/")[2].split("-"))
+    start = datetime(year, month, 1, tzinfo=calendar.NEW_YORK)
+    return start, datetime(year + month // 12, month % 12 + 1, 1, tzinfo=calendar.NEW_YORK)
 
 
 def _read_periods(
@@ -194,7 +238,7 @@ def _periods(length: str) -> tuple[pl.Series, pl.Series]:
 
 
 def _moment(source: str, zone: str | None) -> pl.Expr:
-    """The moment of a label in UTC, null where there is none or where clocks make it two."""
+    """The moment of a label in UTC, null where it is none of the month or clocks make it two."""
     try:
         pl.Series(dtype=pl.Datetime).dt.replace_time_zone(zone or "none")
     except pl.exceptions.ComputeError as error:
@@ -202,7 +246,10 @@ def _moment(source: str, zone: str | None) -> pl.Expr:
     label = pl.col("label")
     naive = label.str.to_datetime("%Y-%m-%d %H:%M:%S", time_unit="us", strict=False)
     return (
-        pl.when(label.str.contains(r"^[12]\d{3}-\d\d-\d\d \d\d:\d\d:[0-5]\d$"))
+        pl.when(
+            label.str.contains(r"^[12]\d{3}-\d\d-\d\d \d\d:\d\d:[0-5]\d$")
+            & label.str.starts_with(f"{source.rpartition('/')[2]}-")
+        )
         .then(naive)
         .dt.replace_time_zone(zone, ambiguous="null", non_existent="null")
         .dt.convert_time_zone("UTC")

@@ -7,6 +7,7 @@ from stocks_assets.domain.payloads.reading import (
     Payloads,
     Reading,
     day,
+    is_readable,
     number,
     read_json,
     text,
@@ -14,7 +15,7 @@ from stocks_assets.domain.payloads.reading import (
     whole_number,
 )
 
-_NULLS = ("None", "-", "null", "")
+_NULLS = ("None", "-", "null", "", "0000-00-00")
 _TEXTS = {
     "company_name": "Name",
     "description": "Description",
@@ -51,7 +52,12 @@ _RATIOS = {
 
 
 def read_companies(ticker: str, payloads: Payloads) -> Reading:
-    """Read OVERVIEW for `schemas.Companies`: one row. A ratio that cannot be read is null."""
+    """Read OVERVIEW for `schemas.Companies`: one row."""
+    values = {
+        **{field: day(field) for field in _DATES},
+        **{field: whole_number(field) for field in _AMOUNTS},
+        **{field: number(field) for field in _RATIOS},
+    }
     name = datasets.COMPANIES.name
     overview = [read_json(payloads[name], name)]
     frame = text_frame(name, overview, _TEXTS | _DATES | _AMOUNTS | _RATIOS).select(
@@ -59,8 +65,7 @@ def read_companies(ticker: str, payloads: Payloads) -> Reading:
         pl.col("dataset"),
         pl.lit(ticker).alias("ticker"),
         *(text(field, _NULLS) for field in _TEXTS),
-        *(day(field) for field in _DATES),
-        *(whole_number(field) for field in _AMOUNTS),
-        *(number(field) for field in _RATIOS),
+        *values.values(),
+        is_readable(values, _NULLS),
     )
     return Reading(frame, lambda: overview)

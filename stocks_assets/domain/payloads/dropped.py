@@ -109,7 +109,10 @@ def _as_actions(frame: pl.DataFrame) -> pl.DataFrame:
     action_type = kind.replace_strict(_ACTION_TYPES, default=None, return_dtype=pl.String)
     own_amount = pl.when(action_type == "dividend").then("dividend_amount").otherwise("split_ratio")
     return frame.with_columns(
-        *(written_day(field).dt.to_string("%Y-%m-%d").alias(field) for field in ACTIONS.dates),
+        *(
+            pl.coalesce(written_day(field).dt.to_string("%Y-%m-%d"), field).alias(field)
+            for field in ACTIONS.dates
+        ),
         action_type.alias("action_type"),
         pl.coalesce(own_amount, "amount").alias("amount"),
     )

@@ -3,13 +3,20 @@
 import polars as pl
 
 from stocks_assets.domain import datasets
-from stocks_assets.domain.payloads.reading import Payloads, Reading, day, text, unreadable
+from stocks_assets.domain.payloads.reading import (
+    Payloads,
+    Reading,
+    day,
+    is_readable,
+    text,
+    unreadable,
+)
 from stocks_assets.domain.schemas import STILL_LISTED
 from stocks_assets.domain.tickers import parse_ticker
 from stocks_assets.errors import InvalidTickerError
 
 _FIELDS = tuple(datasets.LISTINGS.endpoints[0].data_key.split(","))
-_NULLS = ("null", "")
+_NULLS = ("null", "", "0000-00-00")
 
 
 def read_listings(_market: str, payloads: Payloads) -> Reading:
@@ -29,6 +36,7 @@ def read_listings(_market: str, payloads: Payloads) -> Reading:
         text("assetType", _NULLS).alias("asset_type"),
         day("ipoDate").alias("listed_on"),
         status.alias("status"),
+        is_readable({"ipoDate": day("ipoDate")}, _NULLS),
     )
     wanted = {f"{datasets.LISTINGS.name}/{part}" for part in datasets.LISTINGS.parts}
     return Reading(

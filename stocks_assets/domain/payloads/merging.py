@@ -31,8 +31,12 @@ def merge(schema: type[dy.Schema], readings: Sequence[Reading]) -> Reading:
     def raw() -> list[Mapping[str, Any]]:
         return [row for reading in readings for row in reading.raw()]
 
-    is_whole = any(reading.is_whole for reading in readings)
-    return Reading(rows.drop("rank", "best", strict=False), raw, is_whole)
+    return Reading(
+        rows.drop("rank", "best", strict=False),
+        raw,
+        is_whole=any(reading.is_whole for reading in readings),
+        fills=frozenset[str]().union(*(reading.fills for reading in readings)),
+    )
 
 
 def _sound(schema: type[dy.Schema], rows: pl.DataFrame) -> pl.DataFrame:

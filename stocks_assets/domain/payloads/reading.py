@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import polars as pl
@@ -23,12 +24,21 @@ class Reading:
     """The rows of one ticker's payloads, or of the market's, not yet held against any rule.
 
     `frame` has the columns of the table's schema, but for those that its check adds; `raw` has the
-    rows in the order of `row_number`. `is_whole` tells whether they are the whole history.
+    rows in the order of `row_number`. `is_whole` tells whether they are the whole history, from the
+    first to before the second moment of `within`, if it has any. Where
+    some of its rows are those that daily bars of some sessions tell of, `told_by_bars` has their
+    keys: of others, daily bars say nothing. `unread` has the keys, null where they cannot be read,
+    of which something is said that cannot be read and is no row. `fills` are the inputs that fill
+    what the vendor has not, and has never had.
     """
 
     frame: pl.DataFrame
     raw: Raw
     is_whole: bool = True
+    within: tuple[datetime, datetime] | None = None
+    told_by_bars: pl.DataFrame | None = None
+    unread: pl.DataFrame | None = None
+    fills: frozenset[str] = frozenset()
 
 
 class JsonObject(dict[str, Any]):
@@ -103,6 +113,13 @@ def text(field: str, nulls: Sequence[str]) -> pl.Expr:
     return pl.when(~stripped.is_in(nulls)).then(stripped)
 
 
+def is_readable(values: Mapping[str, pl.Expr], nulls: Sequence[str]) -> pl.Expr:
+    """Whether all of the fields that are given, and not as one of `nulls`, have their values."""
+    return pl.all_horizontal(
+        value.is_not_null() | text(field, nulls).is_null() for field, value in values.items()
+    ).alias("is_readable")
+
+
 def day(field: str) -> pl.Expr:
     """The date of `field`, null where it is none; 24-1-5 is none, though Polars would take it."""
     is_written_out = pl.col(field).str.contains(r"^[12]\d{3}-\d\d-\d\d$")
@@ -115,12 +132,14 @@ def number(field: str) -> pl.Expr:
     return pl.when(parsed.is_finite()).then(parsed + 0.0)  # there is but one zero
 
 
-def number_if_given(field: str) -> pl.Expr:
+def number_if_given(field: str, is_given: pl.Expr | None = None) -> pl.Expr:
     """The number of `field`, null where it is not given.
 
-    What is given and is no number becomes NaN, which the schemas let no column have.
+    What is given and is no number becomes NaN, which the schemas let no column have. Where
+    `is_given` holds, it has to be there.
     """
-    return pl.when(pl.col(field).is_not_null()).then(number(field).fill_null(float("nan")))
+    given = pl.col(field).is_not_null() if is_given is None else is_given
+    return pl.when(given).then(number(field).fill_null(float("nan"))).alias(field)
 
 
 def whole_number(field: str | pl.Expr) -> pl.Expr:

@@ -23,7 +23,7 @@ from stocks_assets.domain.payloads.reading import (
     unreadable,
 )
 
-_META, _ZONE = "Meta Data", "6. Time Zone"
+_META = "Meta Data"
 _WHOLE = frozenset({"5. volume", "6. volume"})
 _BigInt = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 
@@ -33,13 +33,18 @@ class Series:
     """The bars of one payload.
 
     `frame` has row_number, dataset, `label` and a column for each field that was asked for, null
-    where a bar has it not: numbers, or texts where one of them is no number. `zone` is the time
-    zone of the labels, where the payload names one.
+    where a bar has it not: numbers, or texts where one of them is no number. `meta` has the texts
+    that the payload says about itself, by their names.
     """
 
     frame: pl.DataFrame
     raw: Raw
-    zone: str | None
+    meta: Mapping[str, str]
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether it was read quickly: each label once, and nothing but numbers."""
+        return not isinstance(self.frame.schema["open"], pl.String)
 
 
 def read_series(source: str, body: bytes, data_key: str, fields: Mapping[str, str]) -> Series:
@@ -77,7 +82,7 @@ def read_quickly(
     return Series(
         place(frame, source),
         lambda: read_with_care(source, body, data_key, fields).raw(),
-        (meta or {}).get(_ZONE),
+        meta or {},
     )
 
 
@@ -96,9 +101,9 @@ def read_with_care(source: str, body: bytes, data_key: str, fields: Mapping[str,
         for label, bar in series.pairs
     ]
     meta = document.get(_META)
-    zone = meta.get(_ZONE) if isinstance(meta, dict) else None
+    texts = meta.items() if isinstance(meta, dict) else ()
     frame = text_frame(source, rows, {"label": "label", **fields})
-    return Series(frame, lambda: rows, zone if isinstance(zone, str) else None)
+    return Series(frame, lambda: rows, {n: text for n, text in texts if isinstance(text, str)})
 
 
 _Column = tuple[str, Callable[[Any], float | int | None], type[pl.DataType]]
