@@ -201,7 +201,7 @@ def export(
     given = [one for text in tickers or () for one in text.split(",") if one.strip()]
     wanted = list(dict.fromkeys(parse_ticker(ticker) for ticker in given))
     platform = Platform.from_settings()
-    found = platform.export(tables or (), wanted or None)
+    found, strangers = platform.export(tables or (), wanted or None)
     table = Table("table", box=None, pad_edge=False)
     for name in ("objects", "written", "removed", "rows", "MB"):
         table.add_column(name, justify="right")
@@ -216,6 +216,9 @@ def export(
         f"gold is in s3://{platform.curated_bucket}/gold/.",
         soft_wrap=True,
     )
+    if strangers:
+        out.print(f"Gold has no {', no '.join(strangers)}.", soft_wrap=True, markup=False)
+        sys.exit(SOME_FAILED)
 
 
 @app.command()

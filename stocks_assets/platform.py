@@ -272,10 +272,11 @@ class Platform:
 
     def export(
         self, tables: Sequence[str], tickers: Sequence[str] | None
-    ) -> "Mapping[str, Mapping[str, int]]":
+    ) -> "tuple[Mapping[str, Mapping[str, int]], Sequence[str]]":
         """Bring gold's Parquet objects up to date and return, by table, what came of it.
 
         No `tables` is all of them, no `tickers` all of those tables that have an object for each.
+        Returned as well are those of `tickers` that gold does not have.
 
         Raises:
             SettingsError: gold has no such table.
@@ -295,7 +296,8 @@ class Platform:
                 chosen = choose(ensure_manifest(), tables)
             with ObjectStore(connections.s3, self._settings.curated_bucket) as store:
                 curated = Curated(store, warehouse)
-                return totals(curated.export(chosen, tickers, built_by=project_digest()))
+                done = totals(curated.export(chosen, tickers, built_by=project_digest()))
+                return done, warehouse.not_in_gold(tickers or ())
 
     @contextmanager
     def reports(self) -> "Iterator[Reports]":

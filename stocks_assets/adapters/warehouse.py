@@ -597,6 +597,16 @@ class Warehouse:
                 "select distinct ticker from ops.silver_loads where ticker <> '' order by ticker"
             ).fetchall()
 
+    def not_in_gold(self, tickers: Sequence[str]) -> list[str]:
+        """Return those of `tickers` that gold knows no company of, where it has companies."""
+        if not tickers or self.missing_relations(["gold.dim_company"]):
+            return []
+        with self.connect() as connection, connection.cursor(row_factory=scalar_row) as cursor:
+            return cursor.execute(
+                "select unnest(%s::text[]) except select ticker from gold.dim_company order by 1",
+                (list(tickers),),
+            ).fetchall()
+
     def gold_was_built_otherwise(self, built_by: str) -> bool:
         """Tell whether a ticker's gold was built by another project than `built_by`."""
         with self.connect() as connection, connection.cursor(row_factory=scalar_row) as cursor:

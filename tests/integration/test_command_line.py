@@ -450,6 +450,9 @@ def test_an_export_writes_gold_once(demonstrated):
     assert "gold is in s3://stocks-curated/gold/." in command.succeed("export")
     assert "0 objects have changed" in command.succeed("export")
     assert "gold has no prices" in command.refuse("export", "prices")
+    partly = command.run("export", "--tickers", f"{ticker},ZZZZ")
+    assert partly.returncode == 3
+    assert partly.stdout.endswith("Gold has no ZZZZ.\n")
 
 
 def test_the_report_of_a_demo_is_a_file_to_pass_on(demonstrated, tmp_path):

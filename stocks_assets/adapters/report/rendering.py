@@ -65,6 +65,7 @@ def overview_of(market: Market) -> dict[str, Any]:
         and {
             "date": last["session_date"].isoformat(),
             "traded": last["traded_value"],
+            "tickers": last["tickers"],
             "mean": last["mean_simple_return_1d"],
             "median": last["median_simple_return_1d"],
             "benchmark": last["benchmark_ticker"],

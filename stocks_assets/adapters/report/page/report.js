@@ -181,7 +181,7 @@
     const sum = market.summary;
     if (sum) {
       found.unshift(tile(sum.benchmark ? `Benchmark ${sum.benchmark}` : "Median ticker", move(sum.benchmark ? sum.benchmark_return : sum.median, 2), `median ${signed(sum.median, 2)}, mean ${signed(sum.mean, 2)}`));
-      found.push(tile("Traded", COMPACT.format(sum.traded), `in ${F0.format(rows.length)} tickers, ${sum.date}`));
+      found.push(tile("Traded", COMPACT.format(sum.traded), `in ${F0.format(sum.tickers)} tickers, ${sum.date}`));
     }
     return h("div", { class: "tiles" }, found);
   }
@@ -543,7 +543,7 @@
     const what = (r) => (r.factor ? `history times ${Number(r.factor.toFixed(6))}` : r.columns.join(", "));
     const restated = data.restatements.map((r) => [r.restated_at, `${r.table_name.replaceAll("_", " ")}, ${r.first_key} to ${r.last_key}`, `${r.class}: ${what(r)}`, plural(r.rows_changed, "row")]);
     return card("s6", "Events", [
-      lines.length ? limitedTable(["Ex-date", "Kind", "Amount, ratio", "Paid"], lines, 8) : h("p", { class: "empty" }, "No dividends or splits are stored."),
+      lines.length ? limitedTable(["Ex-date", "Kind", "Amount", "Paid"], lines, 8) : h("p", { class: "empty" }, "No dividends or splits are stored."),
       h("h3", {}, "Restated by the vendor"), restated.length ? limitedTable(["When (UTC)", "What", "How", "Rows"], restated, 5, "wrap") : h("p", { class: "empty" }, "Nothing has been restated since it was first stored."),
     ]);
   }
