@@ -112,12 +112,17 @@ def status(
         return
     table = Table("service", "state", "address", "version", box=None, pad_edge=False)
     for service in found["services"]:
-        state = "[green]running[/]" if service["running"] else "[dim]stopped[/]"
-        table.add_row(service["name"], state, service["address"] or "", service["version"] or "")
+        name, state = service["name"], "[dim]stopped[/]"
+        if service["running"]:
+            state = "[green]running[/]"
+        elif name in found["elsewhere"]:
+            name, state = name.replace("seaweedfs", "s3"), "as set"
+        table.add_row(name, state, service["address"] or "", service["version"] or "")
     out.print(table)
     if found["reader_url"]:
-        shown = _without_secret(found["reader_url"])
-        out.print(f"Analysts connect to {shown} (with its password: stocks status --json).")
+        is_ours = "postgres" not in found["elsewhere"]
+        how = "its password: stocks status --json" if is_ours else "the password that it has there"
+        out.print(f"Analysts connect to {_without_secret(found['reader_url'])} (with {how}).")
 
 
 @app.command()

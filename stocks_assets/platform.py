@@ -571,7 +571,16 @@ class Platform:
 
     def status(self) -> dict[str, Any]:
         """Return what runs and where; passwords only of what the project started itself."""
-        services = [asdict(service) for service in EmbeddedStack(self._settings.home).status()]
+        elsewhere = self._elsewhere()
+        services = [
+            asdict(service)
+            | (
+                {"address": elsewhere[service.name], "version": None}
+                if service.name in elsewhere
+                else {}
+            )
+            for service in EmbeddedStack(self._settings.home).status()
+        ]
         for name in _DAGSTER:
             record = processes.read(self._settings.home, name)
             port = next(iter(record.ports.values()), None) if record else None
@@ -599,7 +608,21 @@ class Platform:
                 "python": sys.version.split()[0],
             },
             "services": services,
+            "elsewhere": sorted(elsewhere),
         }
+
+    def _elsewhere(self) -> dict[str, str]:
+        """Return where the servers are that the settings name in place of embedded ones."""
+        from stocks_assets.adapters.warehouse import where
+
+        settings = self._settings
+        database_url = settings.database_url or settings.loader_database_url
+        found = {}
+        if database_url is not None:
+            found["postgres"] = where(database_url.get_secret_value())
+        if settings.s3_endpoint_url is not None:
+            found["seaweedfs"] = settings.s3_endpoint_url
+        return found
 
     def _addresses(self) -> dict[str, str | None]:
         from stocks_assets.adapters.reader import url_without_password

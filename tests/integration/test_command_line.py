@@ -845,6 +845,11 @@ def test_a_refresh_on_outside_servers_does_what_it_can_and_its_status_says_so(ou
     assert re.search(r'the run stopped after .*"bronze.objects" does not exist', none)
 
     assert outside.processes() == []
+    for_people = outside.succeed("status")
+    assert re.search(
+        rf"^s3 +as set +{re.escape(servers.s3_endpoint_url)}", for_people, re.MULTILINE
+    )
+    assert re.search(r"^postgres +as set +127\.0\.0\.1:", for_people, re.MULTILINE)
     shown = json.dumps(outside.status())
     assert servers.aws_secret_access_key not in shown
     assert urlsplit(servers.database_url).password not in shown
