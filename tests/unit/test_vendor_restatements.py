@@ -82,6 +82,12 @@ def test_the_event_has_the_class_of_what_happened_between_the_vintages(
     both = new.join(stored, on=key, suffix="_before").filter(
         pl.col("close") == pl.col("close_before")
     )
+    if days_a_period > 1:
+        # One that ran on says something else altogether, even where it came back to its close.
+        ran_on = ~pl.col("is_complete_before") & (
+            pl.col("is_complete") | (pl.col("dividend_amount") != pl.col("dividend_amount_before"))
+        )
+        both = both.filter(~ran_on)
     restated = both.filter(pl.col("adjusted_close") != pl.col("adjusted_close_before"))
     assert changes.restated.height == (0 if restated.is_empty() else 1)
     if restated.is_empty():
