@@ -552,7 +552,10 @@ def _print_trace(found: "Trace") -> None:
     line("bronze", str(found.key))
     if found.given is not None:
         line("vendor", found.given)
-    if found.problem or found.differing:
+    if found.is_lost:
+        out.print(f"  [bold red]lost[/] {escape(str(found.problem))}", soft_wrap=True)
+        line("", "stocks refresh --failed has it fetched again, as far as the vendor still has it")
+    elif found.problem or found.differing:
         why = found.problem or f"other values come out for {', '.join(found.differing)}"
         out.print(f"  [bold red]recomputed[/] {escape(why)}; put it right with:", soft_wrap=True)
         line("", f"stocks rebuild {row['ticker']} --table {found.table}")

@@ -3,11 +3,13 @@
 The bucket is the truth. The index in PostgreSQL follows it and can be made anew from a listing.
 """
 
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from gzip import BadGzipFile
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -22,8 +24,18 @@ from stocks_assets.domain.outcomes import Data, DayQuotaSpent, Outcome, Refused,
 from stocks_assets.errors import InvalidKeyError
 
 _ACCEPTED = "accepted"
+_DAMAGED = (BadGzipFile, EOFError, zlib.error)
 NOT_STORED = "NotStored"
-"""The kind of outcome of a call whose reply the bucket did not take."""
+"""The kind of outcome of a call whose reply the bucket did not take, or has lost."""
+NOT_HAD = (*_DAMAGED, BotoCoreError, ClientError, OSError)
+"""What is raised where an object cannot be had."""
+
+
+def is_of_object(error: Exception) -> bool:
+    """Tell whether the object is gone or damaged, and not just out of reach."""
+    if isinstance(error, ClientError):
+        return bool(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") == 404)
+    return isinstance(error, _DAMAGED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,11 +146,24 @@ class BronzeStore:
     def read(self, key: BronzeKey) -> bytes:
         """Return the reply that is kept under `key`, as it came.
 
+        Where the object is gone or damaged, another one of the same call and content has it.
+
         Raises:
             BadGzipFile: it is not compressed, or unpacks to more than replies and files may have.
+            botocore.exceptions.ClientError: it cannot be had.
         """
-        is_dropped = key.dataset.startswith("dropped_")
-        return self._store.get(str(key), LARGEST_FILE if is_dropped else LARGEST_REPLY)
+        limit = LARGEST_FILE if key.dataset.startswith("dropped_") else LARGEST_REPLY
+        try:
+            return self._store.get(str(key), limit)
+        except NOT_HAD as error:
+            if not is_of_object(error):
+                raise
+            for twin in self._warehouse.twins(key):
+                with suppress(*NOT_HAD):
+                    body = self._store.get(str(twin), limit)
+                    if content_hash(body) == key.content_hash:
+                        return body
+            raise
 
     def accept(self, table: str, keys: Iterable[BronzeKey]) -> None:
         """Note beside bronze that somebody believes these objects, short as they are, for `table`.
@@ -178,14 +203,20 @@ class BronzeStore:
     ) -> Iterator[tuple[Call, Result]]:
         """Make `calls` of `dataset` and store what is new, yielding each as it is done.
 
-        A reply with the content of the newest object of its call is not stored again. Calls are
-        made in their order. Yielded as `Waiting` are those for which none is left, and those that
-        another run makes, or has made since they were decided on, which is now unless it is given.
+        A reply with the content of the newest object of its call is not stored again, unless that
+        object was lost. Calls are made in their order. Yielded as `Waiting` are those for which
+        none is left, and those that another run makes, or has made since they were decided on,
+        which is now unless it is given.
         """
         decided_at = decided_at or datetime.now(UTC)
         self._is_closed = False
         self.sync_index(dataset)
-        newest = self.newest(dataset, list({call.ticker for call in calls}))
+        lost = self._warehouse.calls_ended_as(dataset.name, NOT_STORED)
+        newest = {
+            call: key
+            for call, key in self.newest(dataset, list({call.ticker for call in calls})).items()
+            if call not in lost
+        }
         with (
             self._warehouse.fetch_journal(threads, decided_at) as journal,
             ThreadPoolExecutor(threads, thread_name_prefix=dataset.name) as pool,
@@ -246,7 +277,11 @@ class BronzeStore:
                 return Failed(call.ticker, f"{kind}: {reason}")
             case Data(body, function):
                 digest = content_hash(body)
-                if newest is not None and newest.content_hash == digest:
+                if (
+                    newest is not None
+                    and newest.content_hash == digest
+                    and self._store.has(str(newest))
+                ):
                     return Stored(call.ticker, newest, False, len(body), function)
                 form = DATASETS[call.dataset].form
                 key = BronzeKey(call.dataset, call.ticker, now, digest, part=call.part, form=form)

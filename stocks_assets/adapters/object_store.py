@@ -165,6 +165,16 @@ class ObjectStore:
             raise
         return True
 
+    def has(self, key: str) -> bool:
+        """Tell whether there is an object under `key`."""
+        try:
+            self._client.head_object(Bucket=self.bucket, Key=key)
+        except ClientError as error:
+            if error.response["Error"]["Code"] in ("NoSuchKey", *_NOT_THERE):
+                return False
+            raise
+        return True
+
     def get(self, key: str, max_bytes: int = LARGEST_REPLY) -> bytes:
         """Return what `put_new`, or anybody else, stored under `key`.
 

@@ -5,21 +5,26 @@ known when does not depend on when silver ran.
 """
 
 import gc
-import zlib
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
-from gzip import BadGzipFile
 from typing import Self, TypeVar
 
 import polars as pl
-from botocore.exceptions import BotoCoreError, ClientError
 
 from stocks_assets.adapters import loader
-from stocks_assets.adapters.bronze import BronzeStore, Failed, Skipped, Waiting
+from stocks_assets.adapters.bronze import (
+    NOT_HAD,
+    NOT_STORED,
+    BronzeStore,
+    Failed,
+    Skipped,
+    Waiting,
+    is_of_object,
+)
 from stocks_assets.adapters.silver_store import SCHEMA, Origin, SilverStore, Withdrawn
 from stocks_assets.adapters.transient import is_transient
 from stocks_assets.adapters.warehouse import RejectedRow, SilverLoad, Warehouse
@@ -37,8 +42,6 @@ _ROWS_PER_LOAD = 120_000
 _MERGES_AT_ONCE = 2
 _DOWNLOADS_AT_ONCE = 8
 # What it comes to that an object is truncated or damaged, and that it cannot be had.
-_DAMAGED = (BadGzipFile, EOFError, zlib.error)
-_NOT_HAD = (BotoCoreError, ClientError, OSError)
 _DAMAGED_REASON = "it cannot be unpacked, or is gone: "
 _CALENDAR_START = date(1960, 1, 1)
 # A payload is refused whole if so many of its rows, and more than half of them, break a rule.
@@ -459,8 +462,8 @@ class _Loading:
         for name, key in objects.items():
             try:
                 payloads[name] = self.bronze.read(key)
-            except (*_DAMAGED, *_NOT_HAD) as error:
-                if _is_of_object(error):
+            except NOT_HAD as error:
+                if is_of_object(error):
                     return _Refusal(f"{_DAMAGED_REASON}{error}", key)
                 return _Refusal(str(error), key, may_come=True, may_pass=is_transient(error))
         return payloads
@@ -633,7 +636,7 @@ class _Loading:
             ):
                 progress.is_stopped, progress.may_pass = True, refusal.may_pass
                 progress.failed[refusal.key.payload_name] = f"{refusal.reason} ({refusal.key})"
-                if not refusal.may_come and not self._was_loaded(refusal.key):
+                if not refusal.may_come:
                     lines.append((ticker, str(refusal.key), refusal.reason))
             elif len(new) > 1:
                 singly += [(ticker, {name: key}) for name, key in new.items()]
@@ -643,6 +646,8 @@ class _Loading:
                 lines.append((ticker, str(key), refusal.reason))
         if lines:
             self.warehouse.record_refused_objects(self.table.name, lines, self.began_at)
+        if lost := [str(one.key) for one in refused.values() if one.key and not one.may_come]:
+            self.warehouse.note_lost(lost, NOT_STORED)
         for ticker, one in singly:
             self.merge(self._shape({ticker: one}, {ticker: self.progress[ticker].state}))
 
@@ -710,13 +715,6 @@ def _record(
     rejected = [row for result in loaded for row in result.rejected_rows]
     read = [key for result in loaded for key in result.read]
     warehouse.record_silver_loads(table.name, [r.load for r in loaded], rejected, read, began_at)
-
-
-def _is_of_object(error: Exception) -> bool:
-    """Tell whether the object is gone or damaged, and not just out of reach."""
-    if isinstance(error, ClientError):
-        return bool(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") == 404)
-    return isinstance(error, _DAMAGED)
 
 
 def _believable(part: Shaped | PayloadError) -> Shaped | _Refusal:

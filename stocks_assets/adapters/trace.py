@@ -10,7 +10,7 @@ from psycopg import Connection
 from psycopg.rows import dict_row
 from psycopg.sql import SQL, Identifier, Literal
 
-from stocks_assets.adapters.bronze import BronzeStore
+from stocks_assets.adapters.bronze import NOT_HAD, NOT_STORED, BronzeStore, is_of_object
 from stocks_assets.adapters.warehouse import Warehouse
 from stocks_assets.domain.bronze_key import BronzeKey
 from stocks_assets.domain.payloads import SILVER_TABLES, SilverTable
@@ -33,7 +33,8 @@ class Trace:
     `gold` and `silver` are rows by column; gold's is None until it is built. `given` is the bar in
     the words of the payload, None where it is no series of the vendor's. `differing` are silver's
     columns that another value comes out for when the object is shaped again; `problem` says why it
-    cannot be. `earlier` are the values that newer objects restated, the latest first.
+    cannot be, `is_lost` that the object is gone or damaged; its call is due then. `earlier` are the
+    values that newer objects restated, the latest first.
     """
 
     table: str
@@ -43,17 +44,14 @@ class Trace:
     given: str | None
     differing: tuple[str, ...]
     problem: str | None
+    is_lost: bool
     earlier: tuple[Row, ...]
 
 
 def trace(
     bronze: BronzeStore, warehouse: Warehouse, ticker: str, day: date | None
 ) -> Iterator[Trace]:
-    """Yield the bars of `ticker` that hold `day`: its session, week and month; None: the newest.
-
-    Raises:
-        botocore.exceptions.ClientError: an object that a row names cannot be had.
-    """
+    """Yield the bars of `ticker` that hold `day`: its session, week and month; None: the newest."""
     for name, fact in TRACED.items():
         table = SILVER_TABLES[name]
         period = table.primary_key[1]
@@ -67,10 +65,19 @@ def trace(
                 gold = _bar(connection, of_gold, period, ticker, silver[period])
             earlier = _earlier(connection, table, silver)
         key = BronzeKey.parse(silver["bronze_key"])
-        body = bronze.read(key)
-        differing, problem = _recompute(table, key, body, silver)
-        given = _given(body, str(silver["session_date"]))
-        yield Trace(name, silver, gold, key, given, differing, problem, earlier)
+        given, is_lost = None, False
+        differing: tuple[str, ...] = ()
+        problem: str | None = None
+        try:
+            body = bronze.read(key)
+        except NOT_HAD as error:
+            problem = f"the object cannot be read: {error}"
+            if is_lost := is_of_object(error):
+                warehouse.note_lost([str(key)], NOT_STORED)
+        else:
+            differing, problem = _recompute(table, key, body, silver)
+            given = _given(body, str(silver["session_date"]))
+        yield Trace(name, silver, gold, key, given, differing, problem, is_lost, earlier)
 
 
 def _bar(

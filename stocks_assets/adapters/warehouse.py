@@ -356,6 +356,41 @@ class Warehouse:
             ).fetchall()
         return {Call(*row[:3]): Checked(*row[3:]) for row in rows}
 
+    def calls_ended_as(self, dataset: str, outcome: str) -> set[Call]:
+        """Return the calls of `dataset` whose last outcome was of this kind."""
+        with self.connect() as connection:
+            rows = connection.execute(
+                "select dataset, ticker, part from ops.fetches where dataset = %s and outcome = %s",
+                (dataset, outcome),
+            ).fetchall()
+        return {Call(*row) for row in rows}
+
+    def note_lost(self, keys: Sequence[str], outcome: str) -> None:
+        """Note that these objects are gone or damaged: calls of which they were the newest are due.
+
+        Nothing is noted of objects that no call brought.
+        """
+        with self.connect() as connection:
+            connection.execute(
+                "update ops.fetches set outcome = %s, reason = 'its object is gone or damaged: ' "
+                "|| lost.key from bronze.objects lost where lost.key = any(%s) "
+                "and fetches.dataset = lost.dataset and fetches.ticker = lost.ticker "
+                "and fetches.part = lost.part and not exists (select from bronze.objects newer "
+                "  where newer.dataset = lost.dataset and newer.ticker = lost.ticker "
+                "  and newer.part = lost.part and newer.fetched_at > lost.fetched_at)",
+                (outcome, list(keys)),
+            )
+
+    def twins(self, key: BronzeKey) -> list[BronzeKey]:
+        """Return the other objects of the same call with the same content, the newest first."""
+        with self.connect() as connection, connection.cursor(row_factory=scalar_row) as cursor:
+            keys = cursor.execute(
+                "select key from bronze.objects where dataset = %s and ticker = %s and part = %s "
+                "and content_hash = %s and key <> %s order by fetched_at desc",
+                (key.dataset, key.ticker, key.part, key.content_hash, str(key)),
+            ).fetchall()
+        return [BronzeKey.parse(one) for one in keys]
+
     def noted_since(self, dataset: str, moment: datetime) -> dict[Call, tuple[str, str]]:
         """Return the calls of `dataset` made at or after `moment`: kind of outcome and reason."""
         with self.connect() as connection:

@@ -318,6 +318,19 @@ def test_a_damaged_object_is_refused_once_and_costs_the_others_nothing(watch, wo
     assert watch.asked() is None
 
 
+def test_an_object_that_is_damaged_after_it_was_loaded_is_asked_for_once(watch, world, outsider):
+    world.add("IBM")
+    key = outsider.put("IBM")
+    assert watch.asked() == ["IBM"]
+    watch.load(["IBM"])
+    world.store._client.put_object(Bucket=world.store.bucket, Key=key, Body=b"garbage")
+    assert watch.asked() == ["IBM"]
+    (failed,) = watch.load(["IBM"])
+    assert "Not a gzipped file" in failed.reason
+    assert watch.asked() is None
+    assert watch.asked() is None
+
+
 def test_a_store_that_does_not_answer_is_no_fault_of_the_object(watch, world, outsider):
     world.add("IBM")
     outsider.put()

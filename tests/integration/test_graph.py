@@ -9,12 +9,14 @@ import pytest
 from dagster._core.definitions.job_base import InMemoryJob
 from dagster._core.execution.api import create_execution_plan, execute_run
 
+from stocks_assets.adapters import silver
 from stocks_assets.adapters.bronze import BronzeStore
 from stocks_assets.adapters.dbt_project import project_digest
 from stocks_assets.adapters.object_store import ObjectStore
 from stocks_assets.adapters.sources.sample import SampleSource
+from stocks_assets.adapters.trace import trace
 from stocks_assets.domain.bronze_key import BronzeKey, content_hash
-from stocks_assets.domain.datasets import COMPANIES, DAILY_BARS, DATASETS
+from stocks_assets.domain.datasets import COMPANIES, DAILY_BARS, DATASETS, Call
 from stocks_assets.domain.outcomes import Data, TransportFailed, Unavailable
 from stocks_assets.domain.payloads import SILVER_TABLES
 from stocks_assets.domain.sample_market import SampleMarket
@@ -356,6 +358,46 @@ def test_silver_before_bronze_is_refused_with_the_way_to_mend_it(world):
     result = world.materialize(sample(), "silver/weekly_bars", first=TICKERS[0])
     assert not result.success
     assert "materialize that first" in world.warehouse.failures(result.run_id)[0].reason
+
+
+def test_what_the_bucket_has_lost_is_fetched_again_and_nothing_changes(world):
+    tickers = TICKERS[:2]
+    world.add(*tickers)
+    assert world.refresh(sample(), tickers, layers=INGEST).success
+    prices = "select * from silver.weekly_bars order by ticker, week_start"
+    before = world.query(prices)
+    gone, damaged = (
+        next(key for key in world.objects() if key.startswith("bronze/weekly") and f"_{t}_" in key)
+        for t in tickers
+    )
+    world.store._client.delete_object(Bucket=world.store.bucket, Key=gone)
+    world.store._client.put_object(Bucket=world.store.bucket, Key=damaged, Body=b"garbage")
+    # The gone one is met by who looks where a price came from, the damaged one by a load.
+    found = next(
+        one for one in trace(world.bronze, world.warehouse, tickers[0], None) if one.is_lost
+    )
+    assert (str(found.key), found.given) == (gone, None)
+    [failed] = silver.load(
+        world.bronze, world.warehouse, SILVER_TABLES["weekly_bars"], tickers[1:], only_stale=False
+    )
+    assert damaged in failed.reason
+    for ticker in tickers:
+        assert world.warehouse.failed_fetches()[Call("weekly_bars", ticker)].startswith(
+            "its object"
+        )
+
+    assert world.refresh(sample(), tickers, layers=INGEST).success
+    assert world.warehouse.failed_fetches() == {}
+    again = [key for key in world.objects() if key.startswith("bronze/weekly")]
+    assert len(again) == 3
+    # Another object has the content: what came of the lost ones can be followed and built anew.
+    assert world.query(prices).equals(before)
+    for ticker in tickers:
+        assert not any(one.problem for one in trace(world.bronze, world.warehouse, ticker, None))
+    built = silver.rebuild(world.bronze, world.warehouse, SILVER_TABLES["weekly_bars"], tickers)
+    assert all(isinstance(one, silver.Loaded) for one in built)
+    same = pl.exclude("loaded_at", "load_id")
+    assert world.query(prices).select(same).equals(before.select(same))
 
 
 def test_a_damaged_object_fails_its_ticker_alone(world):
