@@ -1,6 +1,7 @@
 """`stocks`, the command line. It prints and exits; the work is done elsewhere."""
 
 import json
+import logging
 import signal
 import sys
 import threading
@@ -56,11 +57,32 @@ def main() -> None:
         # As for Ctrl-C: what was started is stopped. A signal that is ignored (nohup) stays so.
         if signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, lambda ended_by, _: sys.exit(128 + ended_by))
+    # What a pool tries again and again is said once, by who waits for it.
+    logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
     try:
         app()
     except StocksError as error:
         err.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
         sys.exit(NOTHING_RAN)
+    except Exception as error:
+        if not _is_of_a_lost_database(error):
+            raise
+        said = str(error).strip().splitlines()[0]
+        err.print(
+            f"[bold red]error:[/] PostgreSQL does not answer any more: {escape(said)}; when it is "
+            "back (stocks up), run again what was left: stocks refresh --failed",
+            soft_wrap=True,
+        )
+        sys.exit(NOTHING_RAN)
+
+
+def _is_of_a_lost_database(error: BaseException | None) -> bool:
+    """Tell whether a connection was lost; by name, as the drivers cost each command's start."""
+    while error is not None:
+        if type(error).__name__ in ("OperationalError", "PoolTimeout", "AdminShutdown"):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def say(line: str) -> None:
