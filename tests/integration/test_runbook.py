@@ -12,7 +12,14 @@ import psycopg
 import pytest
 
 from stocks_assets.domain.bronze_key import BronzeKey
-from tests.integration.test_command_line import STOCKS, CommandLine, contents, end, silver_content
+from tests.integration.test_command_line import (
+    STOCKS,
+    CommandLine,
+    contents,
+    end,
+    s3_bucket,
+    silver_content,
+)
 
 RUNBOOK = Path(__file__).resolve().parents[2] / "docs" / "runbook.md"
 BLOCKS = dict(
@@ -104,6 +111,24 @@ def test_what_was_changed_by_hand_in_silver_or_gold_is_found_and_put_right(home)
     run(home, "gold-changed-by-hand")
     assert ask(home, GOLD) == gold
     assert "leave out the tickers" in home.refuse("rebuild", "--layer", "gold", "ALLM")
+
+
+def test_an_object_that_is_lost_is_fetched_again_and_stands_in_for_the_old_one(home):
+    silver = silver_content(home)
+    [[key]] = ask(
+        home,
+        "select bronze_key from silver.daily_bars where ticker = 'ALLM' "
+        "order by session_date desc limit 1",
+    )
+    s3_bucket(home).Object(key).delete()
+    seen = home.run("trace", "ALLM")
+    assert seen.returncode == 3
+    assert "lost the object cannot be read" in seen.stdout
+    assert f"ALLM: daily_bars failed: its object is gone or damaged: {key}" in " ".join(
+        run(home, "object-lost").split()
+    )
+    assert silver_content(home) == silver
+    assert home.run("trace", "ALLM").returncode == 0
 
 
 def test_killed_processes_are_started_again(home):
