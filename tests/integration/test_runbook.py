@@ -113,24 +113,6 @@ def test_what_was_changed_by_hand_in_silver_or_gold_is_found_and_put_right(home)
     assert "leave out the tickers" in home.refuse("rebuild", "--layer", "gold", "ALLM")
 
 
-def test_an_object_that_is_lost_is_fetched_again_and_stands_in_for_the_old_one(home):
-    silver = silver_content(home)
-    [[key]] = ask(
-        home,
-        "select bronze_key from silver.daily_bars where ticker = 'ALLM' "
-        "order by session_date desc limit 1",
-    )
-    s3_bucket(home).Object(key).delete()
-    seen = home.run("trace", "ALLM")
-    assert seen.returncode == 3
-    assert "lost the object cannot be read" in seen.stdout
-    assert f"ALLM: daily_bars failed: its object is gone or damaged: {key}" in " ".join(
-        run(home, "object-lost").split()
-    )
-    assert silver_content(home) == silver
-    assert home.run("trace", "ALLM").returncode == 0
-
-
 def test_killed_processes_are_started_again(home):
     before = contents(home)
     mains = [psutil.Process(pid) for pid in home.running().values()]
@@ -161,6 +143,25 @@ def test_a_lost_database_is_made_anew_from_the_bucket(home):
     home.succeed("up", "--detach")
     assert silver_content(home) == silver
     assert ask(home, GOLD) == gold
+
+
+# Last: a database that is made anew after this knows only the object that stands in.
+def test_an_object_that_is_lost_is_fetched_again_and_stands_in_for_the_old_one(home):
+    silver = silver_content(home)
+    [[key]] = ask(
+        home,
+        "select bronze_key from silver.daily_bars where ticker = 'ALLM' "
+        "order by session_date desc limit 1",
+    )
+    s3_bucket(home).Object(key).delete()
+    seen = home.run("trace", "ALLM")
+    assert seen.returncode == 3
+    assert "lost the object cannot be read" in seen.stdout
+    assert f"ALLM: daily_bars failed: its object is gone or damaged: {key}" in " ".join(
+        run(home, "object-lost").split()
+    )
+    assert silver_content(home) == silver
+    assert home.run("trace", "ALLM").returncode == 0
 
 
 def test_every_block_that_says_so_is_tested():
