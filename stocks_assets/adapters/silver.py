@@ -636,7 +636,7 @@ class _Loading:
             ):
                 progress.is_stopped, progress.may_pass = True, refusal.may_pass
                 progress.failed[refusal.key.payload_name] = f"{refusal.reason} ({refusal.key})"
-                if not refusal.may_come:
+                if not refusal.may_come and not self._was_loaded(refusal.key):
                     lines.append((ticker, str(refusal.key), refusal.reason))
             elif len(new) > 1:
                 singly += [(ticker, {name: key}) for name, key in new.items()]
@@ -648,6 +648,7 @@ class _Loading:
             self.warehouse.record_refused_objects(self.table.name, lines, self.began_at)
         if lost := [str(one.key) for one in refused.values() if one.key and not one.may_come]:
             self.warehouse.note_lost(lost, NOT_STORED)
+            self.warehouse.ask_no_more(self.table.name, lost, self.began_at)
         for ticker, one in singly:
             self.merge(self._shape({ticker: one}, {ticker: self.progress[ticker].state}))
 

@@ -511,11 +511,16 @@ class Warehouse:
                 "set reason = excluded.reason, refused_at = excluded.refused_at",
                 [(table, *line) for line in refused],
             )
-            cursor.execute(
+        self.ask_no_more(table, [key for _, key, _ in refused], began_at)
+
+    def ask_no_more(self, table: str, keys: Sequence[str], began_at: datetime) -> None:
+        """Note that loading objects read since then again would bring `table` nothing."""
+        with self.connect() as connection:
+            connection.execute(
                 "update ops.object_loads set is_refused = true where table_name = %s "
                 "and bronze_key = any(%s) and loaded_at is null "
                 "and (overwritten_at is null or overwritten_at < %s)",
-                (table, [key for _, key, _ in refused], began_at),
+                (table, list(keys), began_at),
             )
 
     def refused_objects(self, table: str) -> dict[str, str]:

@@ -651,7 +651,7 @@ def test_broken_tickers_of_a_backfill_are_failed_and_their_retry_is_one_run(serv
     broken = ["NOPE1", "NOPE2", "NOPE3"]
     served.succeed("tickers", "add", broken[0], more[0], broken[1], more[1], broken[2])
     good = [*known, *more]
-    # Of two that the vendor knows, what silver is to be loaded from is out of reach.
+    # Of two that the vendor knows, what silver is to be loaded from cannot be read.
     bucket = s3_bucket(served)
     kept = {}
     for ticker in known:
@@ -663,7 +663,7 @@ def test_broken_tickers_of_a_backfill_are_failed_and_their_retry_is_one_run(serv
     torn = sorted(kept, key=known.index)
     replies = {key: (reply["Body"].read(), reply["Metadata"]) for key, reply in kept.values()}
     for key in replies:
-        bucket.Object(key).delete()
+        bucket.put_object(Key=key, Body=b"garbage")
     launched = graphql(
         served,
         "mutation ($p: LaunchBackfillParams!) {launchPartitionBackfill(backfillParams: $p) "
@@ -690,7 +690,7 @@ def test_broken_tickers_of_a_backfill_are_failed_and_their_retry_is_one_run(serv
     assert silver["materialized"] == set(good) - set(torn)
     assert silver["failed"] | silver["unmaterialized"] == {*broken, *torn}
 
-    # What was out of reach is there again; what the vendor does not know is not.
+    # What could not be read is there again; what the vendor does not know is not.
     for key, (body, metadata) in replies.items():
         bucket.put_object(Key=key, Body=body, Metadata=metadata)
     retried = graphql(

@@ -147,6 +147,7 @@ def test_a_lost_database_is_made_anew_from_the_bucket(home):
 
 # Last: a database that is made anew after this knows only the object that stands in.
 def test_an_object_that_is_lost_is_fetched_again_and_stands_in_for_the_old_one(home):
+    home.succeed("refresh")
     silver = silver_content(home)
     [[key]] = ask(
         home,
