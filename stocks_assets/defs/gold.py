@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+from dagster._core.execution.plan.outputs import StepOutputHandle
 from dagster_dbt import (
     DagsterDbtTranslator,
     DbtCliInvocation,
@@ -56,6 +57,9 @@ _TICKERS_SHOWN = 3
 # Of a run whose tests look at all rows, whatever they have passed before.
 ALL_ROWS = "stocks/all_rows"
 CALENDAR = dg.AssetKey(["gold", "dim_date"])
+# What a table has of columns is the same for all its tickers, and the most of an event by far. The
+# UI looks for it in an asset's newest event, so that one has it.
+_OF_COLUMNS = ("dagster/column_schema", "dagster/column_lineage")
 
 
 class Gold(dg.Config):
@@ -224,7 +228,7 @@ def gold_assets(*, tickers_per_run: int) -> dg.AssetsDefinition:
                 write_together(context, list(materialized))
                 yield event
             elif isinstance(event, dg.Output) and tickers:
-                yield _with_headline_of(context, warehouse, event, tickers)
+                yield _columns_once(context, _with_headline_of(context, warehouse, event, tickers))
             else:
                 yield event
 
@@ -365,6 +369,28 @@ def _with_headline_of(
     return output.with_metadata(_with_headline(output.metadata, text))
 
 
+def _columns_once(context: dg.AssetExecutionContext, output: dg.Output[Any]) -> dg.Output[Any]:
+    """Return `output` without what only the last of its partitions is to have, which gets it."""
+    key = context.asset_key_for_output(output.output_name)
+    if context.assets_def.specs_by_key[key].partitions_def is None:
+        return output
+    step = context.get_step_execution_context()
+    handle = StepOutputHandle(step.step.key, output.output_name)
+    # In the order in which Dagster writes the events.
+    *others, last = step.get_output_context(handle).asset_partition_keys
+    if not others:
+        return output
+    light, of_columns = _parted(output.metadata)
+    context.add_asset_metadata(of_columns, asset_key=key, partition_key=last)
+    return output.with_metadata(light)
+
+
+def _parted(metadata: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    of_columns = {name: value for name, value in metadata.items() if name in _OF_COLUMNS}
+    light = {name: value for name, value in metadata.items() if name not in _OF_COLUMNS}
+    return light, of_columns
+
+
 def _materializations(
     context: dg.AssetExecutionContext,
     warehouse: Warehouse,
@@ -378,6 +404,9 @@ def _materializations(
     known = [ticker for ticker in tickers if ticker in universe]
     partitions: Sequence[str | None] = known if is_partitioned else (None,)
     headlines = ticker_headlines(warehouse, key.path[-1], known) if is_partitioned else {}
+    light, of_columns = _parted(output.metadata)
     for partition in partitions:
-        metadata = _with_headline(output.metadata, headlines.get(partition or ""))
+        metadata = _with_headline(light, headlines.get(partition or ""))
+        if partition == partitions[-1]:
+            metadata |= of_columns
         yield dg.AssetMaterialization(asset_key=key, partition=partition, metadata=metadata)

@@ -5,6 +5,7 @@ from datetime import date, timedelta
 
 import dagster as dg
 import polars as pl
+from conftest import materializations
 from gold_history import Silver, longer_bars, query
 
 from stocks_assets.adapters.dbt_project import PROJECT_DIR, ensure_manifest, project_lineage
@@ -174,9 +175,9 @@ def test_every_model_and_snapshot_has_a_column_lineage():
 
 
 def test_one_run_shows_tests_row_counts_and_column_lineage_in_the_ui(world):
-    ticker = MARKET.tickers(1)[0]
-    world.add(ticker)
-    result = world.refresh(SampleSource(MARKET, lambda: LAST), [ticker])
+    tickers = MARKET.tickers(3)
+    world.add(*tickers)
+    result = world.refresh(SampleSource(MARKET, lambda: LAST), tickers)
     assert result.success
     nodes = json.loads(ensure_manifest().read_bytes())["nodes"].values()
     tests = {node["name"] for node in nodes if node["resource_type"] == "test"}
@@ -200,7 +201,8 @@ def test_one_run_shows_tests_row_counts_and_column_lineage_in_the_ui(world):
             assert metadata["dagster/row_count"].value == rows, key
         of_ticker = "per_ticker" in node["tags"]
         assert graph.get(key).is_partitioned == of_ticker, key
-        assert world.materialized(key.to_user_string()) == ({ticker} if of_ticker else set()), key
+        made = world.materialized(key.to_user_string())
+        assert made == (set(tickers) if of_ticker else set()), key
 
     event = world.instance.get_latest_materialization_event(
         dg.AssetKey(["gold", "fct_daily_prices"])
@@ -212,7 +214,7 @@ def test_one_run_shows_tests_row_counts_and_column_lineage_in_the_ui(world):
 
     # The day after, views are left as they are; their tests and events come all the same.
     first = {event.run_id}
-    result = world.refresh(SampleSource(MARKET, lambda: LAST + timedelta(days=3)), [ticker])
+    result = world.refresh(SampleSource(MARKET, lambda: LAST + timedelta(days=3)), tickers)
     assert result.success
     checks = {e.check_name: e.passed for e in result.get_asset_check_evaluations()}
     assert tests <= checks.keys()
@@ -223,3 +225,29 @@ def test_one_run_shows_tests_row_counts_and_column_lineage_in_the_ui(world):
             event = world.instance.get_latest_materialization_event(key)
             assert event.run_id not in first, key
             assert "dagster/column_lineage" in event.asset_materialization.metadata, key
+
+
+def test_what_a_table_has_of_columns_is_in_its_newest_event_alone(world):
+    tickers = MARKET.tickers(4)
+    world.add(*tickers)
+    source = SampleSource(MARKET, lambda: LAST)
+    asset = dg.AssetKey(["gold", "fct_daily_prices"])
+    runs = (
+        lambda: world.refresh(source, tickers),
+        lambda: world.materialize(
+            source, asset.to_user_string(), first=tickers[0], last=tickers[-1]
+        ),
+    )
+    for run in runs:
+        result = run()
+        assert result.success
+        events = [
+            m for m in materializations(world.instance, result.run_id) if m.asset_key == asset
+        ]
+        assert sorted(m.partition for m in events) == sorted(tickers)
+        newest = world.instance.get_latest_materialization_event(asset)
+        of_columns = {"dagster/column_schema", "dagster/column_lineage"}
+        assert of_columns <= newest.asset_materialization.metadata.keys()
+        others = [m for m in events if m.partition != newest.asset_materialization.partition]
+        assert not any(of_columns & m.metadata.keys() for m in others)
+        assert all(m.metadata["dagster/row_count"].value > 2000 for m in events)
