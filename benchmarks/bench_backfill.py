@@ -3,15 +3,16 @@
 Starts the platform as `stocks up` does, in a folder of its own, once a size of the universe:
 
 1. a backfill of everything, all tickers, over GraphQL; until gold has them all;
-2. the sample market gets one more session, and the job `refresh` brings it in, in as few runs as
-   the schedule asks for;
+2. the vendor has one more session, and the job `refresh` brings it in, in as few runs as the
+   schedule asks for;
 3. for comparison, the naive way: one run a ticker from bronze to gold, of a few, extrapolated.
 
 4. how long the UI takes to answer, and a tick of each schedule and sensor.
 
-Of each it counts the processes that were started and splits the time: bronze, load (silver), dbt
-(gold), and what is none of them, orchestration. The vendor's own time is that of making the replies
-of the day. Writes a table and a plot; the last line is one JSON object.
+The vendor's replies are those of the sample market of two days, made beforehand and replayed from
+files: the vendor's own time is taken out. Of each it counts the processes that were started and
+splits the time: bronze, load (silver), dbt (gold), the report, and what is none of them,
+orchestration. Writes a table and a plot; the last line is one JSON object.
 """
 
 import argparse
@@ -25,8 +26,9 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from datetime import date, datetime
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -38,15 +40,17 @@ import psycopg
 from stocks_assets.adapters.sources.sample import SampleSource
 from stocks_assets.defs.jobs import refresh_runs
 from stocks_assets.domain.calendar import NEW_YORK
-from stocks_assets.domain.datasets import DAILY_BARS, DATASETS
+from stocks_assets.domain.datasets import DAILY_BARS, DATASETS, MARKET
 from stocks_assets.domain.outcomes import Data
 from stocks_assets.domain.sample_market import SampleMarket
+from stocks_assets.domain.tickers import encode_ticker
 
 mpl.use("Agg")
 STOCKS = Path(sys.executable).with_name("stocks")
 DAY, NEXT_DAY = date(2026, 11, 19), date(2026, 11, 20)
 NEXT_DAY_AT = datetime(2026, 11, 20, 18, 30, tzinfo=NEW_YORK)
-LAYERS = ("bronze", "silver", "gold")
+LAYERS = ("bronze", "silver", "gold", "report")
+SHARES = ("fetch", "load", "dbt", "report")
 # What a run of one ticker has: the graph's assets that have tickers.
 ONCE = (["silver", "exchange_calendar"], ["staging", "stg_exchange_calendar"], ["gold", "dim_date"])
 LOCATION = {"repositoryName": "__repository__", "repositoryLocationName": "stocks_assets"}
@@ -102,15 +106,30 @@ def main() -> None:
     parser.add_argument("--plot", type=Path, default=Path("benchmarks/out/bench_backfill.png"))
     parser.add_argument("--keep", action="store_true", help="leave the folders, for a look at logs")
     options = parser.parse_args()
-    naive = run_of_each(options) if options.naive else {"seconds_a_ticker": math.nan}
-    print(json.dumps(rounded(naive)), flush=True)
+    sizes = sorted({*options.sizes, options.tickers})
+    options.replies = Path(tempfile.mkdtemp(prefix="stocks-bench-replies-"))
+    try:
+        tickers = listed(max(*sizes, options.naive), options)
+        write_replies(tickers, options)
+        figures(sizes, tickers, options)
+    finally:
+        if not options.keep:
+            shutil.rmtree(options.replies)
+
+
+def figures(sizes, tickers, options) -> None:
+    """Measure each way and each size, and say what came of it."""
+    naive = {"seconds_a_ticker": math.nan}
+    if options.naive:
+        naive = run_of_each(tickers[: options.naive], options)
+        print(json.dumps(rounded(naive)), flush=True)
     results = []
-    for size in sorted({*options.sizes, options.tickers}):
-        result = measure(size, options)
+    for size in sizes:
+        result = measure(tickers[:size], options)
         result["naive_seconds"] = naive["seconds_a_ticker"] * size
         result["speedup"] = result["naive_seconds"] / result["seconds"]
         results.append(result)
-        print(json.dumps(result), flush=True)
+        print(json.dumps(rounded(result)), flush=True)
     [main_result] = [result for result in results if result["tickers"] == options.tickers]
     report(results, naive, options)
     plot(results, options.plot)
@@ -130,6 +149,28 @@ def listed(count, options) -> list[str]:
     return found[:count]
 
 
+def write_replies(tickers, options) -> None:
+    """Write what the vendor has on both days, as `ReplaySource` finds it."""
+    with ProcessPoolExecutor() as pool:
+        for day in (DAY, NEXT_DAY):
+            write = partial(write_replies_of, day=day, options=options)
+            list(pool.map(write, [MARKET, *tickers], chunksize=8))
+
+
+def write_replies_of(ticker, day, options) -> None:
+    source = SampleSource(SampleMarket(first_session=options.first_session), lambda: day)
+    for dataset in DATASETS.values():
+        if dataset.is_monthly or dataset.is_of_market != (ticker == MARKET):
+            continue
+        folder = options.replies / dataset.endpoints[0].function / str(day)
+        folder.mkdir(parents=True, exist_ok=True)
+        for part in dataset.parts:
+            reply = source.fetch(dataset, ticker, part)
+            if isinstance(reply, Data):
+                name = part if ticker == MARKET else encode_ticker(ticker)
+                (folder / f"{name}.{dataset.form}").write_bytes(reply.body)
+
+
 class Stack:
     """The platform, as a user starts it, and its API."""
 
@@ -141,8 +182,9 @@ class Stack:
             **{k: v for k, v in os.environ.items() if not k.startswith(("STOCKS_", "AWS_"))},
             "STOCKS_HOME": str(self.home),
             "STOCKS_ENV_FILE": str(self.home / "none.env"),
-            "STOCKS_SAMPLE_FIRST_SESSION": str(options.first_session),
-            "STOCKS_SAMPLE_LAST_SESSION": str(DAY),
+            "STOCKS_SOURCE": "replay",
+            "STOCKS_REPLAY_DIR": str(options.replies),
+            "STOCKS_REPLAY_VINTAGE": str(DAY),
         }
 
     def __enter__(self):
@@ -267,9 +309,9 @@ class Processes:
                 continue
 
 
-def measure(size, options) -> dict:
-    """Take `size` tickers from nothing to gold, then one session further."""
-    tickers = listed(size, options)
+def measure(tickers, options) -> dict:
+    """Take `tickers` from nothing to gold, then one session further."""
+    size = len(tickers)
     with Stack(options, tickers) as stack:
         with Processes(stack) as processes:
             began = time.perf_counter()
@@ -293,7 +335,7 @@ def measure(size, options) -> dict:
             raise RuntimeError(f"{status}, {found} of {size} tickers in gold; see {stack.home}")
         rows = stack.rows()
         waits = {"ui_seconds": ui_seconds(stack), "tick_seconds": tick_seconds(stack)}
-        daily = next_session(stack, options)
+        daily = next_session(stack)
         return {
             "tickers": size,
             "rows": rows,
@@ -334,9 +376,9 @@ def tick_seconds(stack) -> dict[str, float]:
     return found
 
 
-def next_session(stack, options) -> dict:
+def next_session(stack) -> dict:
     """Bring in one more session by the runs that the schedule asks for, one after the other."""
-    stack.up(STOCKS_SAMPLE_LAST_SESSION=str(NEXT_DAY))
+    stack.up(STOCKS_REPLAY_VINTAGE=str(NEXT_DAY))
     with Processes(stack) as processes:
         began = time.perf_counter()
         ids = [
@@ -349,31 +391,16 @@ def next_session(stack, options) -> dict:
     newest = stack.newest()
     if {run["status"] for run in runs} != {"SUCCESS"} or newest[-1][0] != NEXT_DAY:
         raise RuntimeError(f"the day after failed: {newest}; see {stack.home}")
-    vendor = vendor_seconds(stack.tickers, options)
     return {
-        "daily_refresh_seconds": seconds - vendor,
-        "daily_refresh_seconds_with_vendor": seconds,
-        "daily_vendor_seconds": vendor,
+        "daily_refresh_seconds": seconds,
         "daily_processes": processes.started,
         "daily_runs": len(runs),
         "daily_shares": shares(runs, seconds),
     }
 
 
-def vendor_seconds(tickers, options) -> float:
-    """Return how long the replies of the day take to be made, by as many threads as a run has."""
-    source = SampleSource(SampleMarket(first_session=options.first_session), lambda: NEXT_DAY)
-    began = time.perf_counter()
-    with ThreadPoolExecutor(8) as pool:
-        for dataset in DATASETS.values():
-            if not dataset.is_of_market and not dataset.is_monthly:
-                list(pool.map(lambda ticker, of=dataset: source.fetch(of, ticker), tickers))
-    return time.perf_counter() - began
-
-
-def run_of_each(options) -> dict:
+def run_of_each(tickers, options) -> dict:
     """Measure the naive way: one run a ticker, through all layers, as many at once as allowed."""
-    tickers = listed(options.naive, options)
     with Stack(options, tickers) as stack:
         first = stack.launch("__ASSET_JOB", ONCE, {}, {})
         finish(stack, lambda: stack.ended([first]))
@@ -388,12 +415,12 @@ def run_of_each(options) -> dict:
             seconds = time.perf_counter() - began
         runs = stack.runs(runIds=ids)
         outcomes = Counter(run["status"] for run in runs)
-        if outcomes != {"SUCCESS": options.naive}:
+        if outcomes != {"SUCCESS": len(tickers)}:
             raise RuntimeError(f"the naive way failed: {outcomes}; see {stack.home}")
         return {
-            "tickers": options.naive,
+            "tickers": len(tickers),
             "seconds": seconds,
-            "seconds_a_ticker": seconds / options.naive,
+            "seconds_a_ticker": seconds / len(tickers),
             "processes": processes.started,
             "shares": shares(runs, seconds),
         }
@@ -431,11 +458,13 @@ def shares(runs, seconds) -> dict[str, float]:
             spent[name] += (moment - before) / len(layers)
         at_work[layer] += change
         before = moment
-    named = {"fetch": spent["bronze"], "load": spent["silver"], "dbt": spent["gold"]}
+    named = {name: spent[layer] for name, layer in zip(SHARES, LAYERS, strict=True)}
     return {**named, "orchestration": seconds - sum(named.values())}
 
 
 def layer_of(step) -> str:
+    if step.startswith("curated"):
+        return "report"
     return next((layer for layer in ("bronze", "silver") if step.startswith(layer)), "gold")
 
 
@@ -445,9 +474,7 @@ def report(results, naive, options) -> None:
         "rows",
         "seconds",
         "processes",
-        "fetch",
-        "load",
-        "dbt",
+        *SHARES,
         "orchestration",
         "naive",
         "speedup",
@@ -460,17 +487,14 @@ def report(results, naive, options) -> None:
             result["rows"],
             result["seconds"],
             result["processes"],
-            *(result["shares"][name] for name in header[4:8]),
+            *result["shares"].values(),
             result["naive_seconds"],
             result["speedup"],
             result["daily_refresh_seconds"],
         )
         print("".join(f"{v:>15,.1f}" if isinstance(v, float) else f"{v:>15,}" for v in values))
         daily = ", ".join(f"{name} {value:.1f}" for name, value in result["daily_shares"].items())
-        print(
-            f"{'':>15}the day after, in {result['daily_runs']} runs: {daily} s, "
-            f"of which the vendor {result['daily_vendor_seconds']:.1f} s"
-        )
+        print(f"{'':>15}the day after, in {result['daily_runs']} runs: {daily} s")
         for what in ("ui_seconds", "tick_seconds"):
             said = ", ".join(f"{name} {value:.2f}" for name, value in result[what].items())
             print(f"{'':>15}{what.partition('_')[0]}: {said} s")
@@ -493,7 +517,7 @@ def plot(results, path) -> None:
     left.set(xscale="log", yscale="log", xlabel="tickers", ylabel="seconds")
     left.legend()
     bottom = [0.0] * len(results)
-    for name in ("fetch", "load", "dbt", "orchestration"):
+    for name in (*SHARES, "orchestration"):
         heights = [100 * r["shares"][name] / r["seconds"] for r in results]
         right.bar([str(size) for size in sizes], heights, bottom=bottom, label=name)
         bottom = [a + b for a, b in zip(bottom, heights, strict=True)]
@@ -507,7 +531,7 @@ def plot(results, path) -> None:
 
 def rounded(value):
     if isinstance(value, float):
-        return round(value, 2)
+        return None if math.isnan(value) else round(value, 2)
     if isinstance(value, dict):
         return {key: rounded(one) for key, one in value.items()}
     return [rounded(one) for one in value] if isinstance(value, list) else value
