@@ -31,7 +31,8 @@ READERS: Mapping[str, tuple[str, ...]] = {
 # Clocks differ, and some people write their own time for UTC; what is dated later is a mistake.
 _AHEAD = timedelta(days=1)
 _WHOLE_EVERY = timedelta(days=1)
-_FIRST_PAUSE, _LONGEST_PAUSE = timedelta(minutes=1), timedelta(hours=6)
+# No longer than people wait after an outage: each attempt in it counts like a failing object's.
+_FIRST_PAUSE, _LONGEST_PAUSE = timedelta(minutes=1), timedelta(minutes=15)
 # What other runs hold back is held no longer than that.
 _PATIENCE = timedelta(hours=1)
 _MONTH = re.compile(r"\d{4}-(0[1-9]|1[0-2])")
