@@ -250,9 +250,9 @@ class Calls(ObjectStore):
         self.made += 1
         return super().page(prefix, after)
 
-    def below(self, prefix):
+    def below(self, prefix, after):
         self.made += 1
-        return super().below(prefix)
+        return super().below(prefix, after)
 
 
 def kill_server(stack, what) -> None:
