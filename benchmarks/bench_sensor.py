@@ -24,7 +24,7 @@ import psutil
 from botocore.config import Config
 
 from stocks_assets.adapters import silver
-from stocks_assets.adapters.arrivals import Arrivals
+from stocks_assets.adapters.arrivals import NEVER, Arrivals
 from stocks_assets.adapters.bronze import BronzeStore
 from stocks_assets.adapters.object_store import ObjectStore, S3Location
 from stocks_assets.adapters.universe_file import UniverseFile
@@ -238,7 +238,7 @@ def work(where, ticks) -> None:
             for request in asked:
                 batch = request.run_config["resources"]["batch"]["config"]["tickers"]
                 list(silver.load(bronze, warehouse, TABLE, batch, only_stale=True))
-    assert not Arrivals(warehouse).unloaded(tickers)
+    assert not Arrivals(warehouse).unloaded(tickers, registers=False, told_until=NEVER)
 
 
 class Calls(ObjectStore):
@@ -250,9 +250,9 @@ class Calls(ObjectStore):
         self.made += 1
         return super().page(prefix, after)
 
-    def below(self, prefix):
+    def below(self, prefix, after):
         self.made += 1
-        return super().below(prefix)
+        return super().below(prefix, after)
 
 
 def kill_server(stack, what) -> None:

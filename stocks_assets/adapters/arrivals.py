@@ -1,32 +1,47 @@
 """The books about objects that arrived: which silver has not loaded, and what people were told."""
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 from stocks_assets.adapters.warehouse import Warehouse
 from stocks_assets.domain.arrivals import Notice, Unloaded
 from stocks_assets.domain.datasets import MARKET
 
+NEVER = datetime.min.replace(tzinfo=UTC)
+
 
 class Arrivals:
-    """What the sensor reads and notes in the warehouse."""
+    """What the sensor reads and notes in the warehouse.
+
+    `told_until` is when people were last told what is known to have reached them, or NEVER; what
+    was told after it is told again.
+    """
 
     def __init__(self, warehouse: Warehouse) -> None:
         self._warehouse = warehouse
 
-    def unloaded(self, universe: Sequence[str]) -> list[Unloaded]:
+    def unloaded(
+        self, universe: Sequence[str], *, registers: bool, told_until: datetime
+    ) -> list[Unloaded]:
         """Return what is to be loaded of `universe` and the market, and what nobody was told of.
 
-        It costs as much as there is to load; what is loaded is not looked at.
+        With `registers`, what is to be loaded of any ticker. It costs as much as there is to load;
+        what is loaded is not looked at.
         """
         with self._warehouse.connect() as connection:
             rows = connection.execute(
                 "select ticker, count(distinct bronze_key), min(requests), max(requested_at), "
-                "min(noticed_at), bool_and(reported_at is not null), "
+                "min(noticed_at), bool_and(coalesce(reported_at, 'infinity') <= %(told_until)s), "
                 "md5(string_agg(concat_ws(' ', table_name, bronze_key, noticed_at, requests), ',' "
                 "order by bronze_key, table_name)) "
                 "from ops.object_loads where loaded_at is null and not is_refused "
-                "and (ticker = any(%s) or reported_at is null) group by ticker",
-                ([MARKET, *universe],),
+                "and (%(registers)s or ticker = any(%(universe)s) "
+                "or coalesce(reported_at, 'infinity') > %(told_until)s) group by ticker",
+                {
+                    "universe": [MARKET, *universe],
+                    "registers": registers,
+                    "told_until": told_until,
+                },
             ).fetchall()
         return [Unloaded(*row) for row in rows]
 
@@ -39,20 +54,26 @@ class Arrivals:
                 (list(tickers),),
             )
 
-    def told_of(self, tickers: Sequence[str]) -> None:
-        """Note that people were told of the objects of `tickers`, which are not in the universe."""
+    def tell(
+        self, strangers: Sequence[str], *, told_until: datetime
+    ) -> tuple[list[Notice], datetime]:
+        """Note that people are told of the tickers `strangers` and of all objects to look at.
+
+        Returns these objects, and the time: `told_until`, once it has reached people.
+        """
+        given = {"strangers": list(strangers), "told_until": told_until}
         with self._warehouse.connect() as connection:
             connection.execute(
                 "update ops.object_loads set reported_at = now() where loaded_at is null "
-                "and not is_refused and reported_at is null and ticker = any(%s)",
-                (list(tickers),),
+                "and not is_refused and ticker = any(%(strangers)s) "
+                "and coalesce(reported_at, 'infinity') > %(told_until)s",
+                given,
             )
-
-    def notices(self) -> list[Notice]:
-        """Return the objects that nobody was told of, and note that somebody now is."""
-        with self._warehouse.connect() as connection:
             rows = connection.execute(
-                "update bronze.notices set reported_at = now() where reported_at is null "
-                "returning key, etag, reason"
+                "update bronze.notices set reported_at = now() "
+                "where coalesce(reported_at, 'infinity') > %(told_until)s "
+                "returning key, etag, reason",
+                given,
             ).fetchall()
-        return sorted(Notice(*row) for row in rows)
+            ((told_at,),) = connection.execute("select now()").fetchall()
+        return sorted(Notice(*row) for row in rows), told_at

@@ -4,10 +4,12 @@ Runs and the sensor use the same looks (`domain/arrivals.py` says where). What w
 sweep stands is in PostgreSQL, so whoever looks next goes on from there.
 """
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from typing import Protocol
 
 import psycopg
@@ -27,6 +29,7 @@ from stocks_assets.domain.arrivals import (
     sort_out,
     strange_folder,
     sweeps_of,
+    tail_end,
     tail_start,
 )
 from stocks_assets.domain.bronze_key import BronzeKey
@@ -37,7 +40,11 @@ _RECENT_EVERY = timedelta(minutes=5)
 # What a run adds to the sweep over all of a dataset, so that it comes round without a sensor too.
 _PAGES_OF_A_RUN = 5
 # A tick stays short: the rest is listed by the next ones.
-_TAIL_PAGES, _SWEEP_PAGES = 20, 5
+_TAIL_PAGES, _SWEEP_PAGES = 2 * len(LISTED), 5
+# Of the latter, what sweeps over all of a dataset have though the last days are never done.
+_WHOLE_PAGES = 2
+# Where the listing right below `bronze/` stands, among the sweeps.
+_STRAYS = "strays"
 
 
 class Lister(Protocol):
@@ -46,8 +53,11 @@ class Lister(Protocol):
     def page(self, prefix: str, after: str) -> tuple[Sequence[Listed], bool]:
         """Return the next objects with `prefix` after a key, and whether there are more."""
 
-    def below(self, prefix: str) -> tuple[Sequence[str], Sequence[Listed]]:
-        """Return the folders and the objects right below `prefix`."""
+    def below(self, prefix: str, after: str) -> tuple[Sequence[str], Sequence[Listed], str | None]:
+        """Return the next folders and objects right below `prefix` after a key.
+
+        The third is after which key to go on, None at the end.
+        """
 
 
 class Books(Protocol):
@@ -105,9 +115,9 @@ class BronzeIndex:
         now = now or datetime.now(UTC)
         with self._keeper.open() as books:
             looking = _Looking(self._store, books, now)
-            sweeps = looking.tail(dataset, None, self._late_days, _RECENT_EVERY)
+            sweeps = looking.tails([dataset], None, self._late_days, _RECENT_EVERY)
             for sweep in looking.due(sweeps):
-                looking.sweep(sweep, _PAGES_OF_A_RUN if sweep.start == sweep.prefix else None)
+                looking.sweep(sweep, _PAGES_OF_A_RUN if sweep.is_whole else None)
         return looking.look
 
     def look(self, now: datetime | None = None) -> Look:
@@ -115,14 +125,15 @@ class BronzeIndex:
         now = now or datetime.now(UTC)
         with self._keeper.open() as books:
             looking = _Looking(self._store, books, now)
-            sweeps: list[Sweep] = []
-            for name in looking.datasets():
-                pages = max(1, _TAIL_PAGES - looking.look.calls)
-                sweeps += looking.tail(name, pages, self._late_days, timedelta(0))
+            looking.strays()
+            sweeps = looking.tails(list(LISTED), _TAIL_PAGES, self._late_days, timedelta(0))
+            due = looking.due(sweeps)
             until = looking.look.calls + _SWEEP_PAGES
-            for sweep in looking.due(sweeps):
-                if looking.look.calls < until:
-                    looking.sweep(sweep, until - looking.look.calls)
+            until_whole = until - (_WHOLE_PAGES if any(sweep.is_whole for sweep in due) else 0)
+            for sweep in due:
+                pages = (until if sweep.is_whole else until_whole) - looking.look.calls
+                if pages > 0:
+                    looking.sweep(sweep, pages)
         return looking.look
 
 
@@ -136,26 +147,44 @@ class _Looking:
         self._standings: dict[str, Standing] = {}
         self.look = Look()
 
-    def datasets(self) -> list[str]:
-        """Return the datasets that have objects; what else lies below `bronze/` is noted."""
-        folders, strays = self._store.below(BRONZE)
+    def strays(self) -> None:
+        """Note what has no dataset of the next page of what lies right below `bronze/`."""
+        before = self._books.standings([_STRAYS]).get(_STRAYS, Standing())
+        folders, strays, stopped_at = self._store.below(BRONZE, before.position or BRONZE)
         self.look.calls += 1
         strange = [notice for folder in folders if (notice := strange_folder(folder))]
         self._note(Found(notices=strange))
         self._note(sort_out(strays, {}, self._now))
-        return [name for name in LISTED if f"{BRONZE}{name}/" in folders]
+        ended_at = before.ended_at if stopped_at else self._now
+        self._books.stand(_STRAYS, Standing(stopped_at, ended_at))
 
-    def tail(
-        self, dataset: str, pages: int | None, late_days: int, recent_every: timedelta
+    def tails(
+        self, datasets: Sequence[str], pages: int | None, late_days: int, recent_every: timedelta
     ) -> list[Sweep]:
-        """List the tail of `dataset`, and return the sweeps over more than the tail."""
-        reach = self._books.reach(dataset, self._now, TAIL)
-        start = tail_start(dataset, reach)
-        stopped_at = self._follow(BronzeKey.prefix(dataset), start, pages)
-        sweeps = sweeps_of(
-            dataset, reach, self._now, late_days=late_days, recent_every=recent_every
-        )
-        return [sweep for sweep in sweeps if stopped_at or sweep.start < start]
+        """List the tails of `datasets`, and return the sweeps over more than the tails.
+
+        The datasets take turns, a page each: what one has too much of is not at others' expense.
+        """
+        reaches = {name: self._books.reach(name, self._now, TAIL) for name in datasets}
+        starts = {name: tail_start(name, reach) for name, reach in reaches.items()}
+        going, unfinished = deque(starts.items()), set(starts)
+        for _ in range(pages) if pages is not None else count():
+            if not going:
+                break
+            name, after = going.popleft()
+            stopped_at = self._follow(BronzeKey.prefix(name), after, 1)
+            if stopped_at is None:
+                unfinished.remove(name)
+            elif stopped_at < tail_end(name, self._now):
+                going.append((name, stopped_at))
+        return [
+            sweep
+            for name, reach in reaches.items()
+            for sweep in sweeps_of(
+                name, reach, self._now, late_days=late_days, recent_every=recent_every
+            )
+            if name in unfinished or sweep.start < starts[name]
+        ]
 
     def due(self, sweeps: Sequence[Sweep]) -> list[Sweep]:
         """Return those of `sweeps` that are to be made."""

@@ -3,6 +3,7 @@
 import contextlib
 import gzip
 import io
+import sys
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -38,6 +39,7 @@ _ALREADY_THERE = ("PreconditionFailed", "ConditionalRequestConflict", "412")
 _NOT_THERE = ("404", "NoSuchBucket", "NotFound")
 _DENIED = ("403", "AccessDenied", "Forbidden")
 _CHANGED = ("PreconditionFailed", "412", "NoSuchKey", "NotFound", "404")
+_PAST_ALL = chr(sys.maxunicode)
 # In one request up to the size from which S3 wants parts.
 _COPY = TransferConfig(multipart_threshold=5 * 1024**3, use_threads=False)
 
@@ -231,11 +233,22 @@ class ObjectStore:
         listed = [Listed(one["Key"], one["ETag"]) for one in found.get("Contents", ())]
         return listed, found["IsTruncated"] and bool(listed)
 
-    def below(self, prefix: str) -> tuple[list[str], list[Listed]]:
-        """Return the folders and the objects right below `prefix`, in one call."""
-        found = self._client.list_objects_v2(Bucket=self.bucket, Prefix=prefix, Delimiter="/")
+    def below(self, prefix: str, after: str) -> tuple[list[str], list[Listed], str | None]:
+        """Return the next folders and objects right below `prefix` after a key.
+
+        The third is after which key to go on, None at the end. One call: a thousand at most. Some
+        may come twice where a store's order is not that of the keys, but none is left out.
+        """
+        found = self._client.list_objects_v2(
+            Bucket=self.bucket, Prefix=prefix, Delimiter="/", StartAfter=after
+        )
+        folders = [one["Prefix"] for one in found.get("CommonPrefixes", ())]
         listed = [Listed(one["Key"], one["ETag"]) for one in found.get("Contents", ())]
-        return [one["Prefix"] for one in found.get("CommonPrefixes", ())], listed
+        last = max([*folders, *(one.key for one in listed)], default=None)
+        if last is None or not found["IsTruncated"]:
+            return folders, listed, None
+        # Past all that is in a folder, or it is listed again.
+        return folders, listed, last + _PAST_ALL if last.endswith("/") else last
 
     # Objects that others put here, as they are
 

@@ -1,6 +1,7 @@
 """The sensor on the bucket: what is new there, whoever put it there, is loaded.
 
-The state is in PostgreSQL and not in Dagster's cursor: a reset sensor loses nothing.
+The state is in PostgreSQL: a reset sensor loses nothing. Dagster's cursor, kept once what a tick
+tells is stored, says up to when people were told; without it they are told again.
 """
 
 import hashlib
@@ -10,7 +11,7 @@ from typing import Any
 
 import dagster as dg
 
-from stocks_assets.adapters.arrivals import Arrivals
+from stocks_assets.adapters.arrivals import NEVER, Arrivals
 from stocks_assets.adapters.bronze import BronzeStore
 from stocks_assets.adapters.bronze_index import Look
 from stocks_assets.adapters.warehouse import Warehouse
@@ -56,9 +57,10 @@ def arrivals_sensor(*, registers_unknown: bool) -> dg.SensorDefinition:
         roster: dg.ResourceParam[Roster],
     ) -> dg.SensorResult:
         look, arrivals = bronze.look(), Arrivals(warehouse)
+        told_until = datetime.fromisoformat(context.cursor) if context.cursor else NEVER
         members, now = universe(context.instance), datetime.now(UTC)
         plan = plan_loads(
-            arrivals.unloaded(members),
+            arrivals.unloaded(members, registers=registers_unknown, told_until=told_until),
             universe=members,
             busy=find_busy(context.instance, warehouse, members, now),
             registers=registers_unknown,
@@ -67,8 +69,9 @@ def arrivals_sensor(*, registers_unknown: bool) -> dg.SensorDefinition:
         if plan.register:
             roster.add(context.instance, plan.register, None)
         arrivals.hand_over([*plan.tickers, *([MARKET] if plan.has_market else [])])
-        notices = arrivals.notices()
-        arrivals.told_of([stranger.ticker for stranger in plan.strangers])
+        notices, told_at = arrivals.tell(
+            [stranger.ticker for stranger in plan.strangers], told_until=told_until
+        )
         for line in _lines(plan, notices):
             context.log.warning(line)
         context.log.info(_describe(look, plan))
@@ -77,6 +80,7 @@ def arrivals_sensor(*, registers_unknown: bool) -> dg.SensorDefinition:
             run_requests=requests,
             skip_reason=None if requests else dg.SkipReason(_describe(look, plan)),
             asset_events=list(_observations(plan, notices)),
+            cursor=told_at.isoformat(),
         )
 
     return objects_arrived

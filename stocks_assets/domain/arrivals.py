@@ -3,7 +3,7 @@
 Anybody may put objects into the bucket, under any key, with any clock. So nothing here trusts the
 order in which keys come. A listing is held against what is known. Three things are listed: the tail
 of a dataset, as far back as one call reaches, at every look; its last days, a few calls at each
-look; and all of it, once a day.
+look; and all of it, once a day, with what is left of those calls.
 """
 
 import re
@@ -31,7 +31,8 @@ READERS: Mapping[str, tuple[str, ...]] = {
 # Clocks differ, and some people write their own time for UTC; what is dated later is a mistake.
 _AHEAD = timedelta(days=1)
 _WHOLE_EVERY = timedelta(days=1)
-_FIRST_PAUSE, _LONGEST_PAUSE = timedelta(minutes=1), timedelta(hours=6)
+# No longer than people wait after an outage: each attempt in it counts like a failing object's.
+_FIRST_PAUSE, _LONGEST_PAUSE = timedelta(minutes=1), timedelta(minutes=15)
 # What other runs hold back is held no longer than that.
 _PATIENCE = timedelta(hours=1)
 _MONTH = re.compile(r"\d{4}-(0[1-9]|1[0-2])")
@@ -135,6 +136,11 @@ class Sweep:
     start: str
     every: timedelta
 
+    @property
+    def is_whole(self) -> bool:
+        """Tell whether it is over all of `prefix`."""
+        return self.start == self.prefix
+
 
 class Standing(NamedTuple):
     """Where a sweep stands: after which key it goes on, or when it was last at its end."""
@@ -158,6 +164,12 @@ def tail_start(dataset: str, reach: Reach) -> str:
     return reach.tail_key or BronzeKey.prefix(dataset)
 
 
+def tail_end(dataset: str, now: datetime) -> str:
+    """Return before which key a dataset has all that can be taken up; sweeps see what is after."""
+    end = now.astimezone(UTC) + _AHEAD + timedelta(days=1)
+    return f"{BronzeKey.prefix(dataset)}{end:%Y-%m-%d}/"
+
+
 def sweeps_of(
     dataset: str, reach: Reach, now: datetime, *, late_days: int, recent_every: timedelta
 ) -> tuple[Sweep, Sweep]:
@@ -173,13 +185,15 @@ def sweeps_of(
 
 
 def due(sweeps: Iterable[Sweep], standings: Mapping[str, Standing], now: datetime) -> list[Sweep]:
-    """Return the sweeps that are under way or to begin, the one that ended longest ago first.
+    """Return the sweeps that are under way or to begin: those over the last days, then the others.
 
-    One that ended after `now` has seen another clock, and is due.
+    Of either, the one that ended longest ago is first. One that ended after `now` has seen another
+    clock, and is due.
     """
 
-    def ended(sweep: Sweep) -> datetime:
-        return standings.get(sweep.name, Standing()).ended_at or datetime.min.replace(tzinfo=UTC)
+    def place(sweep: Sweep) -> tuple[bool, datetime]:
+        ended_at = standings.get(sweep.name, Standing()).ended_at
+        return sweep.is_whole, ended_at or datetime.min.replace(tzinfo=UTC)
 
     def is_due(sweep: Sweep) -> bool:
         standing = standings.get(sweep.name, Standing())
@@ -187,7 +201,7 @@ def due(sweeps: Iterable[Sweep], standings: Mapping[str, Standing], now: datetim
             return True
         return not timedelta(0) <= now - standing.ended_at < sweep.every
 
-    return sorted(filter(is_due, sweeps), key=ended)
+    return sorted(filter(is_due, sweeps), key=place)
 
 
 # What to load

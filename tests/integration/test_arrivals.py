@@ -18,7 +18,7 @@ import pytest
 import sqlalchemy
 
 from stocks_assets.adapters import migrations, silver
-from stocks_assets.adapters.arrivals import Arrivals
+from stocks_assets.adapters.arrivals import NEVER, Arrivals
 from stocks_assets.adapters.bronze import BronzeStore
 from stocks_assets.adapters.object_store import ObjectStore
 from stocks_assets.adapters.universe_file import UniverseFile
@@ -82,20 +82,26 @@ class Watch:
 
     world: object
     registers: bool = False
+    cursor: str | None = None
 
-    def tick(self):
+    def tick(self, *, is_kept=True):
+        """Tick as the daemon does; what is not kept is that of a tick that was killed."""
         roster = Roster(self.world.warehouse, UniverseFile(Path("no-such-file")))
         # As in production, each tick has a connection of its own.
         with ObjectStore(self.world.store._location, self.world.store.bucket) as store:
             context = dg.build_sensor_context(
                 instance=self.world.instance,
+                cursor=self.cursor,
                 resources={
                     "bronze": BronzeStore(store, self.world.warehouse),
                     "warehouse": self.world.warehouse,
                     "roster": roster,
                 },
             )
-            return arrivals_sensor(registers_unknown=self.registers)(context)
+            result = arrivals_sensor(registers_unknown=self.registers)(context)
+        if is_kept:
+            self.cursor = result.cursor
+        return result
 
     def asked(self):
         """The tickers of as few runs as a tick can ask for; None if it asks for none."""
@@ -264,6 +270,51 @@ def test_keys_that_cannot_be_read_are_reported_once(watch, world, outsider):
     assert result.run_requests == []
 
 
+def test_more_than_a_thousand_strays_hide_no_dataset_and_are_all_reported(watch, world, outsider):
+    world.add("IBM")
+    strays = {f"bronze/A{number:04}.csv" for number in range(1001)}
+    folders = {f"bronze/A{number:04}/" for number in range(0, 1001, 500)}
+    for key in sorted(strays):
+        outsider.person.put(key, b"x")
+    for folder in folders:
+        outsider.person.put(f"{folder}x.csv", b"x")
+    outsider.put("IBM")
+    result = watch.tick()
+    assert len(result.run_requests) == 1
+    (first,) = result.asset_events
+    (second,) = watch.tick().asset_events
+    told = [one.metadata["objects_to_look_at"].value for one in (first, second)]
+    assert sum(told) == len(strays) + len(folders)
+    assert set(world.query("select key from bronze.notices")["key"]) == strays | folders
+    assert [watch.tick().asset_events for _ in range(3)] == [[], [], []]
+
+
+def test_what_a_tick_found_that_was_killed_is_told_by_the_next(watch, world, outsider):
+    world.add("IBM")
+
+    def told(*, is_kept=True):
+        (observation,) = watch.tick(is_kept=is_kept).asset_events
+        objects = observation.metadata["objects_to_look_at"].value
+        return objects, observation.metadata["some_tickers"].value
+
+    outsider.person.put("bronze/notes.txt", b"x")
+    outsider.put("NEW")
+    assert told(is_kept=False) == (1, ["NEW"])
+    assert told(is_kept=False) == (1, ["NEW"])
+    assert told() == (1, ["NEW"])
+    assert watch.tick().asset_events == []
+    outsider.person.put("bronze/more.txt", b"x")
+    outsider.put("OTHER")
+    assert told(is_kept=False) == (1, ["OTHER"])
+    assert told() == (1, ["OTHER"])
+    assert watch.tick(is_kept=False).asset_events == []
+    assert watch.tick().asset_events == []
+    # A sensor that is reset does not know what was told.
+    watch.cursor = None
+    assert told() == (2, ["NEW", "OTHER"])
+    assert watch.tick().asset_events == []
+
+
 @pytest.mark.parametrize("ticker", ["BF/B", "BRK.B", "BF-B", "0700.HK"])
 def test_tickers_may_be_written_oddly(watch, world, outsider, ticker):
     world.add(ticker)
@@ -293,6 +344,16 @@ def test_a_ticker_outside_the_universe_is_reported_once_and_loaded_when_it_is_in
 def test_a_ticker_outside_the_universe_joins_it_if_the_setting_says_so(world, outsider):
     watch = Watch(world, registers=True)
     outsider.put("NEW")
+    assert watch.asked() == ["NEW"]
+    assert universe(world.instance) == ["NEW"]
+
+
+def test_tickers_that_were_reported_join_the_universe_once_the_setting_is_switched_on(
+    watch, world, outsider
+):
+    outsider.put("NEW")
+    assert watch.asked() is None
+    watch.registers = True
     assert watch.asked() == ["NEW"]
     assert universe(world.instance) == ["NEW"]
 
@@ -426,7 +487,7 @@ def test_an_older_warehouse_takes_for_loaded_what_silver_has_gone_past(warehouse
     with warehouse.connect() as connection:
         loads = connection.execute("select bronze_key, loads from ops.object_loads").fetchall()
     assert dict(loads) == {first: 1, second: 1, third: 0}
-    (unloaded,) = Arrivals(warehouse).unloaded(["IBM"])
+    (unloaded,) = Arrivals(warehouse).unloaded(["IBM"], registers=False, told_until=NEVER)
     assert unloaded.objects == 1
 
 

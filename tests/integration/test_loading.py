@@ -10,7 +10,7 @@ import pytest
 from dlt.pipeline.exceptions import PipelineStepFailed
 
 from stocks_assets.adapters import loader, silver
-from stocks_assets.adapters.arrivals import Arrivals
+from stocks_assets.adapters.arrivals import NEVER, Arrivals
 from stocks_assets.adapters.bronze import BronzeStore, Stored
 from stocks_assets.adapters.silver_store import Origin, SilverStore
 from stocks_assets.adapters.sources.sample import SampleSource
@@ -293,7 +293,7 @@ def test_objects_that_others_put_into_the_bucket_are_found_and_strange_keys_name
     store.put_new(str(key), body, {})
     store.put_new("bronze/splits/2026-03-04/notes.txt", b"", {})
     assert bronze.sync_index(SPLITS).new == 1
-    ((strange, _, reason),) = Arrivals(bronze._warehouse).notices()
+    ((strange, _, reason),), _ = Arrivals(bronze._warehouse).tell([], told_until=NEVER)
     assert strange == "bronze/splits/2026-03-04/notes.txt"
     assert "is not a bronze key; expected" in reason
     assert bronze.newest(SPLITS, ["BF/B"]) == {Call("splits", "BF/B"): key}

@@ -34,6 +34,7 @@ from stocks_assets.domain.arrivals import (
     sort_out,
     strange_folder,
     sweeps_of,
+    tail_end,
     tail_start,
 )
 from stocks_assets.domain.bronze_key import BronzeKey
@@ -149,8 +150,29 @@ def test_sweeps_come_again_after_their_time_and_when_the_clock_went_back():
     }
     assert due([recent, whole], standings, NOW) == [recent]
     standings[whole.name] = Standing("bronze/splits/2020", NOW - timedelta(hours=30))
-    assert due([recent, whole], standings, NOW) == [whole, recent]
-    assert due([recent, whole], standings, NOW - timedelta(days=9)) == [whole, recent]
+    assert due([whole, recent], standings, NOW) == [recent, whole]
+    assert due([whole, recent], standings, NOW - timedelta(days=9)) == [recent, whole]
+
+
+def test_of_the_last_days_and_of_all_those_come_first_that_ended_longest_ago():
+    split, bar = (
+        sweeps_of(name, Reach(), NOW, late_days=3, recent_every=timedelta(0))
+        for name in ("splits", "weekly_bars")
+    )
+    standings = {
+        split[0].name: Standing(None, NOW - timedelta(minutes=1)),
+        bar[0].name: Standing("bronze/weekly_bars/2026-03-02", NOW - timedelta(minutes=2)),
+        split[1].name: Standing("bronze/splits/2020", NOW - timedelta(hours=25)),
+        bar[1].name: Standing(None, NOW - timedelta(hours=24)),
+    }
+    assert due([*split, *bar], standings, NOW) == [bar[0], split[0], split[1], bar[1]]
+
+
+def test_the_tail_ends_where_nothing_can_be_taken_up_any_more():
+    end = tail_end("weekly_bars", NOW)
+    assert str(key("ZZ", NOW + timedelta(days=1))) < end
+    assert end <= str(key("A", NOW + timedelta(days=3)))
+    assert end < "bronze/weekly_bars/AAPL.json"
 
 
 def test_the_last_days_are_those_before_the_newest_object():
@@ -208,7 +230,8 @@ def test_an_attempt_that_came_to_nothing_is_made_up_for_at_once_and_then_ever_mo
     assert plan(unloaded("IBM", requests=3, requested_at=NOW - timedelta(minutes=2))).tickers
     pauses = [pause(n) for n in range(100)]
     assert pauses == sorted(pauses)
-    assert max(pauses) == timedelta(hours=6)
+    # An outage counts as many attempts; when it is over, nothing has to wait for long.
+    assert max(pauses) == timedelta(minutes=15)
 
 
 def test_the_market_needs_no_ticker_and_no_universe():
@@ -243,12 +266,16 @@ class Bucket:
         below = [text for text in following if text.startswith(prefix)]
         return [Listed(text, self.etags[text]) for text in below[:PAGE]], len(below) > PAGE
 
-    def below(self, prefix):
+    def below(self, prefix, after):
         self.calls += 1
         rest = [text.removeprefix(prefix) for text in self.order if text.startswith(prefix)]
-        folders = sorted({f"{prefix}{text.split('/')[0]}/" for text in rest if "/" in text})
-        strays = [f"{prefix}{text}" for text in rest if "/" not in text]
-        return folders, [Listed(text, self.etags[text]) for text in strays]
+        folders = {f"{prefix}{text.split('/')[0]}/" for text in rest if "/" in text}
+        strays = {f"{prefix}{text}" for text in rest if "/" not in text}
+        following = sorted(text for text in folders | strays if text > after)
+        page = following[:PAGE]
+        listed = [Listed(text, self.etags[text]) for text in page if text in strays]
+        stopped_at = page[-1] if len(following) > PAGE else None
+        return [text for text in page if text in folders], listed, stopped_at
 
 
 class Books:
@@ -360,6 +387,16 @@ class Platform(RuleBasedStateMachine):
     def put_what_is_none_of_ours(self, name):
         self._put(name)
 
+    @rule(count=st.integers(1, 3 * PAGE), end=st.sampled_from([".csv", "/x.csv"]))
+    def put_the_same_of_many_tickers_right_below_bronze(self, count, end):
+        for number in range(count):
+            self._put(f"bronze/AAPL{number}{end}")
+
+    @rule(count=st.integers(1, 3 * PAGE))
+    def put_many_that_sort_last(self, count):
+        for number in range(count):
+            self._put(f"bronze/splits/AAPL{number}.csv")
+
     @rule(minutes=st.integers(-200, 2000))
     def time_passes_or_the_clock_is_set(self, minutes):
         self.now += timedelta(minutes=minutes)
@@ -373,7 +410,7 @@ class Platform(RuleBasedStateMachine):
         before = self.bucket.calls
         self.index.look(self.now)
         calls = self.bucket.calls - before
-        assert calls <= 20 + 2 + 5
+        assert calls <= 1 + 20 + 5
         lines = [
             Unloaded(ticker, 1, *self.requested.get(ticker, (0, None)), self.now, False, ticker)
             for ticker in {BronzeKey.parse(text).ticker for text in self.books.unloaded}
@@ -413,7 +450,7 @@ class Platform(RuleBasedStateMachine):
     @invariant()
     def nothing_is_loaded_twice_and_what_is_kept_is_bounded(self):
         assert all(count == 1 for count in self.loaded.values())
-        assert len(self.books.sweeps) <= 2 * len(LISTED)
+        assert len(self.books.sweeps) <= 1 + 2 * len(LISTED)
 
     def teardown(self):
         """Once people leave it alone, all that is there is loaded, each content once."""
@@ -436,13 +473,12 @@ class Platform(RuleBasedStateMachine):
                 continue
             assert self.loaded[text, self.bucket.etags[text]] == 1
         self.nothing_is_loaded_twice_and_what_is_kept_is_bounded()
-        # Nothing new: a call for the folders, one a dataset, and what goes on of the sweeps.
+        # Nothing new: a call right below bronze/, one a dataset, and what goes on of the sweeps.
         self.index.look(self.now)
         before = self.bucket.calls
         found = self.index.look(self.now + timedelta(seconds=30))
         assert (found.new, found.overwritten) == (0, 0)
-        datasets = {text.split("/")[1] for text in self.bucket.order} & set(LISTED)
-        assert self.bucket.calls - before <= 1 + len(datasets) + 5
+        assert self.bucket.calls - before <= 1 + len(LISTED) + 5
 
 
 TestPlatform = Platform.TestCase
@@ -454,16 +490,83 @@ TestPlatform.settings = settings(
 )
 
 
-@pytest.mark.parametrize(("stored", "calls"), [(2, 2), (1_000, 7), (20_000, 7)])
-def test_a_look_that_finds_nothing_costs_the_same_however_much_is_stored(stored, calls):
+def known_bars(count, every):
+    """A bucket with weekly bars that are known, one `every` so often up to now, and its books."""
     bucket, books = Bucket(), Books()
-    index = BronzeIndex(bucket, books)
-    for number in range(stored):
-        at = NOW - timedelta(minutes=number)
+    for number in range(count):
+        at = NOW - every * number
         text = str(key("IBM", at))
         bucket.etags[text] = books.etags[text] = "e"
         books.times[text] = at
     bucket.order = sorted(bucket.etags)
+    return bucket, books
+
+
+@pytest.mark.parametrize(("stored", "calls"), [(2, 11), (1_000, 16), (20_000, 16)])
+def test_a_look_that_finds_nothing_costs_the_same_however_much_is_stored(stored, calls):
+    bucket, books = known_bars(stored, timedelta(minutes=1))
+    index = BronzeIndex(bucket, books)
     for _ in range(3):
         look = index.look(NOW + timedelta(seconds=30))
         assert (look.calls, look.new) == (calls, 0)
+
+
+@pytest.mark.parametrize("end", [".csv", "/x.csv"])
+def test_more_below_bronze_than_a_page_has_hides_nothing_and_is_reported_page_by_page(end):
+    bucket, books = Bucket(), Books()
+    index = BronzeIndex(bucket, books)
+    for number in range(10 * PAGE):
+        bucket.put(f"bronze/AAPL{number:02}{end}", "e")
+    bucket.put(str(key()), "e")
+    assert index.look(NOW).new == 1
+    for _ in range(10):
+        index.look(NOW)
+    names = {f"bronze/AAPL{number:02}{end.removesuffix('x.csv')}" for number in range(10 * PAGE)}
+    assert {name for name, _ in books.notices} == names
+    # And again from the beginning.
+    bucket.put("bronze/AAPL00.txt", "e")
+    for _ in range(11):
+        index.look(NOW)
+    assert ("bronze/AAPL00.txt", "e") in books.notices
+
+
+def test_a_late_key_does_not_wait_for_the_sweep_over_all_of_a_dataset():
+    bucket, books = known_bars(2_000, timedelta(hours=1))
+    index = BronzeIndex(bucket, books)
+    for _ in range(20):
+        index.look(NOW)
+    assert books.sweeps["recent weekly_bars"].ended_at == NOW
+    assert books.sweeps["whole weekly_bars"].position is not None
+    bucket.put(str(key("MSFT", NOW - timedelta(hours=50))), "e")
+    # The last days, up to four of them, are listed twice over, 3 pages a look.
+    assert sum(index.look(NOW).new for _ in range(2 * 4 * 24 // PAGE // 3)) == 1
+    # 2 pages a look are left for all of it.
+    for _ in range(2_000 // PAGE // 2):
+        index.look(NOW)
+    assert books.sweeps["whole weekly_bars"] == Standing(None, NOW)
+
+
+def test_what_one_dataset_has_left_to_list_leaves_the_others_their_share():
+    bucket, books = Bucket(), Books()
+    for number in range(40 * PAGE):
+        bucket.put(f"bronze/listings/2026-03-04/x{number:03}", "e")
+    late = [key("IBM", NOW - timedelta(minutes=number)) for number in range(8 * PAGE)]
+    for one in late:
+        bucket.put(str(one), "e")
+    look = BronzeIndex(bucket, books).look(NOW)
+    # A page of each of the ten, and then in turn; the sweeps begin at the beginning as well.
+    assert look.calls == 1 + 20 + 5
+    assert look.new == 6 * PAGE
+
+
+@pytest.mark.parametrize("name", ["2099-01-01/{:03}.json", "AAPL{:03}.json"])
+def test_what_sorts_last_and_cannot_be_read_is_not_listed_by_every_look(name):
+    bucket, books = Bucket(), Books()
+    index = BronzeIndex(bucket, books)
+    strange = [f"bronze/weekly_bars/{name.format(number)}" for number in range(40 * PAGE)]
+    for text in [str(key()), *strange]:
+        bucket.put(text, "e")
+    looks = [index.look(NOW) for _ in range(20)]
+    assert [look.new for look in looks[:2]] == [1, 0]
+    assert {look.calls for look in looks} == {1 + 10 + 5}
+    assert {name for name, _ in books.notices} == set(strange)
