@@ -14,6 +14,7 @@ from stocks_assets.adapters.warehouse import Warehouse
 from stocks_assets.defs.batch import DATA_VERSION, Event, is_deferred
 from stocks_assets.defs.bronze import OWNERS
 from stocks_assets.defs.checks import LAST_ASSET
+from stocks_assets.defs.jobs import BATCH
 from stocks_assets.domain.report import INDEX
 
 MARKET_REPORT = dg.AssetKey(["curated", "market_report"])
@@ -43,6 +44,10 @@ def report_asset(*, reports_kept: int) -> dg.AssetsDefinition:
         reports = Reports(curated.store)
         started = time.perf_counter()
         deferred = is_deferred(context)
+        if deferred and _is_early(context):
+            context.log.info("left to the runs of the batch that have not begun")
+            yield dg.MaterializeResult()
+            return
         made = reports.make(warehouse, datetime.now(UTC), keep=reports_kept, only_changed=deferred)
         if made is None:
             context.log.info("the newest report says all that there is")
@@ -59,6 +64,17 @@ def report_asset(*, reports_kept: int) -> dg.AssetsDefinition:
             yield dg.MaterializeResult(metadata=metadata, data_version=dg.DataVersion(version))
 
     return market_report
+
+
+def _is_early(context: dg.AssetExecutionContext) -> bool:
+    """Tell whether runs that were asked for together with this one have not begun.
+
+    A report has all tickers: made by each of ten runs, it would be made ten times.
+    """
+    batch = context.run.tags.get(BATCH)
+    waiting = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED]
+    of_batch = dg.RunsFilter(tags={BATCH: batch or ""}, statuses=waiting)
+    return batch is not None and context.instance.get_runs_count(of_batch) > 0
 
 
 def _metadata(reports: Reports, report: Report, seconds: float) -> dict[str, Any]:
