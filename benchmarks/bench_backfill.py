@@ -29,6 +29,7 @@ from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from datetime import date, datetime
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import httpx
@@ -151,7 +152,8 @@ def listed(count, options) -> list[str]:
 
 def write_replies(tickers, options) -> None:
     """Write what the vendor has on both days, as `ReplaySource` finds it."""
-    with ProcessPoolExecutor() as pool:
+    # A forked process would wait for threads of Polars that it has not.
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
         for day in (DAY, NEXT_DAY):
             write = partial(write_replies_of, day=day, options=options)
             list(pool.map(write, [MARKET, *tickers], chunksize=8))
