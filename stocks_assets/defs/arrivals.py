@@ -4,7 +4,7 @@ The state is in PostgreSQL and not in Dagster's cursor: a reset sensor loses not
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -16,7 +16,7 @@ from stocks_assets.adapters.bronze_index import Look
 from stocks_assets.adapters.warehouse import Warehouse
 from stocks_assets.defs.batch import DEFER_ASSET_EVENTS
 from stocks_assets.defs.jobs import LOAD, UNFINISHED, request_runs
-from stocks_assets.defs.partitions import tickers_of_tags
+from stocks_assets.defs.partitions import tickers_of_run
 from stocks_assets.defs.universe import Roster, universe
 from stocks_assets.domain.arrivals import Busy, LoadPlan, Notice, Unloaded, plan_loads
 from stocks_assets.domain.datasets import LISTINGS, MARKET
@@ -111,16 +111,6 @@ def find_busy(
         everything = everything or run.job_name == LOAD
         tickers.update(tickers_of_run(run.tags, run.run_config, members))
     return Busy(frozenset(tickers), everything)
-
-
-def tickers_of_run(
-    tags: Mapping[str, str], run_config: Mapping[str, Any], members: Sequence[str]
-) -> list[str]:
-    """Return the tickers of a run in a universe of `members`: of its config, or its partitions."""
-    batch = run_config.get("resources", {}).get("batch", {}).get("config", {}).get("tickers")
-    if batch:
-        return list(batch)
-    return tickers_of_tags(tags, members)
 
 
 def _describe(look: Look, plan: LoadPlan) -> str:

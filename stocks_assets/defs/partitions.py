@@ -52,6 +52,16 @@ def tickers_of_tags(tags: Mapping[str, str], universe: Sequence[str]) -> list[st
     return []
 
 
+def tickers_of_run(
+    tags: Mapping[str, str], run_config: Mapping[str, Any], members: Sequence[str]
+) -> list[str]:
+    """Return the tickers of a run in a universe of `members`: of its config, or its partitions."""
+    batch = run_config.get("resources", {}).get("batch", {}).get("config", {}).get("tickers")
+    if batch:
+        return list(batch)
+    return tickers_of_tags(tags, members)
+
+
 def tickers_needed_by(tags: Mapping[str, str]) -> set[str]:
     """Return the tickers without which a run with `tags` fails for all of them."""
     if _SEPARATOR in tags.get(RANGE_END, ""):

@@ -22,10 +22,10 @@ from stocks_assets.adapters.arrivals import Arrivals
 from stocks_assets.adapters.bronze import BronzeStore
 from stocks_assets.adapters.object_store import ObjectStore
 from stocks_assets.adapters.universe_file import UniverseFile
-from stocks_assets.defs.arrivals import arrivals_sensor, find_busy, tickers_of_run
+from stocks_assets.defs.arrivals import arrivals_sensor, find_busy
 from stocks_assets.defs.batch import DEFER_ASSET_EVENTS
 from stocks_assets.defs.jobs import LOAD
-from stocks_assets.defs.partitions import RANGE_END, RANGE_START
+from stocks_assets.defs.partitions import RANGE_END, RANGE_START, tickers_of_run
 from stocks_assets.defs.universe import Roster, universe
 from stocks_assets.domain.bronze_key import BronzeKey, content_hash
 from stocks_assets.domain.payloads import SILVER_TABLES
