@@ -394,7 +394,9 @@ def tickers_remove(tickers: TickerArguments) -> None:
         removed, held = headless.remove_tickers(wanted)
         notes = headless.notes_on(removed, removed=True)
     words = dict.fromkeys(removed, "removed, its data stays")
-    words |= dict.fromkeys(held, "an unfinished run needs it; remove it when that has ended")
+    words |= dict.fromkeys(
+        held, "an unfinished run or backfill needs it; remove it when that has ended"
+    )
     for ticker in wanted:
         out.print(f"{ticker}: {words.get(ticker, 'not in the universe')}", soft_wrap=True)
     _say_all(notes)

@@ -60,6 +60,11 @@ storage:
     class: PooledPostgresStorage
     config:
       postgres_url: {{env: STOCKS_DAGSTER_STORAGE_URL}}
+# A tick of a schedule that fails is tried again, each minute; a sensor looks again anyway.
+scheduler:
+  module: dagster.core.scheduler
+  class: DagsterDaemonScheduler
+  config: {{max_tick_retries: 3}}
 run_coordinator: {{module: stocks_assets.defs.launch, class: SettingsRunQueue}}
 run_launcher: {{module: stocks_assets.defs.launch, class: SettingsRunLauncher}}
 run_monitoring:

@@ -200,13 +200,14 @@ class BronzeStore:
         *,
         threads: int,
         decided_at: datetime | None = None,
+        waits: bool = False,
     ) -> Iterator[tuple[Call, Result]]:
         """Make `calls` of `dataset` and store what is new, yielding each as it is done.
 
         A reply with the content of the newest object of its call is not stored again, unless that
         object was lost. Calls are made in their order. Yielded as `Waiting` are those for which
         none is left, and those that another run makes, or has made since they were decided on,
-        which is now unless it is given.
+        which is now unless it is given. Who `waits` gets what came of those for the other run.
         """
         decided_at = decided_at or datetime.now(UTC)
         self._is_closed = False
@@ -222,7 +223,7 @@ class BronzeStore:
             ThreadPoolExecutor(threads, thread_name_prefix=dataset.name) as pool,
         ):
             made = {
-                pool.submit(self._fetch_one, source, journal, call, newest.get(call)): call
+                pool.submit(self._fetch_one, source, journal, call, newest.get(call), waits): call
                 for call in calls
             }
             try:
@@ -238,10 +239,14 @@ class BronzeStore:
         journal: FetchJournal,
         call: Call,
         newest: BronzeKey | None,
+        waits: bool,
     ) -> Result:
         """Make `call`, keep what comes of it and note it at once: a kill costs a call a thread."""
-        with journal.only_one(call) as is_free:
+        with journal.only_one(call, waits=waits) as is_free:
             if not is_free:
+                made = journal.made(call) if waits else None
+                if made is not None:
+                    return self._had_by_another(call, *made)
                 return Waiting(call.ticker, "another run makes this call at the same time")
             if self._is_closed:
                 return Waiting(call.ticker, "not called: the bucket takes no replies")
@@ -260,6 +265,15 @@ class BronzeStore:
                 reason = None if isinstance(result, Stored) else result.reason
                 journal.note(call, kind, reason, key)
             return result
+
+    def _had_by_another(self, call: Call, kind: str, reason: str) -> Result:
+        """Return what another run's call came to, without making it."""
+        if kind == Unavailable.__name__:
+            return Skipped(call.ticker, reason)
+        if kind != Data.__name__:
+            return Failed(call.ticker, reason)
+        key = self.newest(DATASETS[call.dataset], [call.ticker])[call]
+        return Stored(call.ticker, key, is_new=False, reply_bytes=0, function="")
 
     def _keep(self, outcome: Outcome, call: Call, newest: BronzeKey | None) -> Result:
         now = datetime.now(UTC)

@@ -35,6 +35,8 @@ from stocks_assets.errors import StackError
 PARTS_OF_A_LOCK = 600
 # How often a session is asked for that holds a lock whose loss matters.
 _SECONDS_BETWEEN_LOOKS = 5
+# A call waits up to 15 minutes for the budget, then for the vendor.
+_LONGEST_CALL = "20min"
 _log = logging.getLogger(__name__)
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _LISTINGS: Mapping[str, pl.DataType] = {
@@ -909,26 +911,31 @@ class FetchJournal:
         self._decided_at = decided_at
 
     @contextmanager
-    def only_one(self, call: Call) -> Iterator[bool]:
+    def only_one(self, call: Call, *, waits: bool = False) -> Iterator[bool]:
         """Keep others, in other processes too, from making `call`.
 
-        Yields False where one of them is making it, or has made it since it was decided on.
+        Yields False where one of them is making it, or has made it since it was decided on. Who
+        waits is told when the other's call has ended, or its process; if that takes too long,
+        False.
         """
         number = lock_number(f"fetch {call.dataset} {call.ticker} {call.part}")
         with self._pool.connection() as connection:
-            row = connection.execute("select pg_try_advisory_lock(%s)", (number,)).fetchone()
-            if row != (True,):
+            if not (_lock_soon if waits else _lock_now)(connection, number):
                 yield False
                 return
             try:
-                made = connection.execute(
-                    "select from ops.fetches where dataset = %s and ticker = %s and part = %s "
-                    "and checked_at > %s",
-                    (call.dataset, call.ticker, call.part, self._decided_at),
-                ).fetchone()
-                yield made is None
+                yield self.made(call) is None
             finally:
                 connection.execute("select pg_advisory_unlock(%s)", (number,))
+
+    def made(self, call: Call) -> tuple[str, str] | None:
+        """Return kind of outcome and reason of `call`, if it was made since it was decided on."""
+        with self._pool.connection() as connection:
+            return connection.execute(
+                "select outcome, coalesce(reason, outcome) from ops.fetches "
+                "where dataset = %s and ticker = %s and part = %s and checked_at > %s",
+                (call.dataset, call.ticker, call.part, self._decided_at),
+            ).fetchone()
 
     def note(self, call: Call, outcome: str, reason: str | None, key: BronzeKey | None) -> None:
         """Note that `call` was made just now, what came of it, and the new object, if any."""
@@ -967,6 +974,21 @@ def _note_loaded(
         "and (known.overwritten_at is null or known.overwritten_at < %s)",
         (table, list(keys), began_at),
     )
+
+
+def _lock_now(connection: psycopg.Connection, number: int) -> bool:
+    row = connection.execute("select pg_try_advisory_lock(%s)", (number,)).fetchone()
+    return row == (True,)
+
+
+def _lock_soon(connection: psycopg.Connection, number: int) -> bool:
+    try:
+        with connection.transaction():
+            connection.execute(f"set local lock_timeout = '{_LONGEST_CALL}'")
+            connection.execute("select pg_advisory_lock(%s)", (number,))
+    except psycopg.errors.LockNotAvailable:
+        return False
+    return True
 
 
 def lock_number(name: str) -> int:

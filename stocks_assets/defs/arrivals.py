@@ -5,7 +5,7 @@ tells is stored, says up to when people were told; without it they are told agai
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -16,8 +16,8 @@ from stocks_assets.adapters.bronze import BronzeStore
 from stocks_assets.adapters.bronze_index import Look
 from stocks_assets.adapters.warehouse import Warehouse
 from stocks_assets.defs.batch import DEFER_ASSET_EVENTS
-from stocks_assets.defs.jobs import LOAD, request_runs
-from stocks_assets.defs.partitions import tickers_of_tags
+from stocks_assets.defs.jobs import LOAD, UNFINISHED, request_runs
+from stocks_assets.defs.partitions import tickers_of_run
 from stocks_assets.defs.universe import Roster, universe
 from stocks_assets.domain.arrivals import Busy, LoadPlan, Notice, Unloaded, plan_loads
 from stocks_assets.domain.datasets import LISTINGS, MARKET
@@ -31,12 +31,6 @@ _BEGINS_WITHIN = timedelta(minutes=5)
 _BACKFILLS = 25
 _QUARANTINE = dg.AssetKey(["bronze", "quarantine"])
 _MARKET_ASSETS = [dg.AssetKey(["silver", LISTINGS.name])]
-_WAITING = (dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED)
-_AT_WORK = (
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-    dg.DagsterRunStatus.CANCELING,
-)
 
 
 def arrivals_sensor(*, registers_unknown: bool) -> dg.SensorDefinition:
@@ -102,10 +96,11 @@ def find_busy(
 ) -> Busy:
     """Return what unfinished runs will load; one whose process is gone will load nothing.
 
-    While a load is at work, what is new waits, and becomes one batch. A backfill starts the runs of
-    silver when those of bronze have ended.
+    Nor will one that was created and not submitted, as a daemon was killed in between. While a load
+    is at work, what is new waits, and becomes one batch. A backfill starts the runs of silver when
+    those of bronze have ended.
     """
-    records = instance.get_run_records(dg.RunsFilter(statuses=[*_WAITING, *_AT_WORK]))
+    records = instance.get_run_records(dg.RunsFilter(statuses=UNFINISHED))
     alive = warehouse.living(record.dagster_run.run_id for record in records)
     tickers: set[str] = set()
     backfills = instance.get_backfills(limit=_BACKFILLS)
@@ -114,21 +109,12 @@ def find_busy(
         run = record.dagster_run
         began_at = max(record.update_timestamp, record.create_timestamp).astimezone(UTC)
         is_new = now - began_at < _BEGINS_WITHIN
-        if run.status in _AT_WORK and run.run_id not in alive and not is_new:
+        waits = run.status == dg.DagsterRunStatus.QUEUED
+        if not waits and run.run_id not in alive and not is_new:
             continue
         everything = everything or run.job_name == LOAD
         tickers.update(tickers_of_run(run.tags, run.run_config, members))
     return Busy(frozenset(tickers), everything)
-
-
-def tickers_of_run(
-    tags: Mapping[str, str], run_config: Mapping[str, Any], members: Sequence[str]
-) -> list[str]:
-    """Return the tickers of a run in a universe of `members`: of its config, or its partitions."""
-    batch = run_config.get("resources", {}).get("batch", {}).get("config", {}).get("tickers")
-    if batch:
-        return list(batch)
-    return tickers_of_tags(tags, members)
 
 
 def _describe(look: Look, plan: LoadPlan) -> str:

@@ -105,7 +105,13 @@ def bronze_asset(
         # Dagster waits for the events of partitions, which may be lost though the call was noted.
         known = iter(()) if deferred else bronze.known(dataset, answered)
         made = bronze.ingest(
-            source, dataset, asked_for, threads=fetch_threads, decided_at=decided_at
+            source,
+            dataset,
+            asked_for,
+            threads=fetch_threads,
+            decided_at=decided_at,
+            # A refresh leaves a call to whoever makes it; who asks by name wants its result.
+            waits=not deferred,
         )
         calls = [*failed, *([] if deferred else answered), *asked_for]
         results = merge_parts(calls, chain(failed.items(), known, made))

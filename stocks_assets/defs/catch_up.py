@@ -10,7 +10,7 @@ from stocks_assets.adapters.planning import make_plan
 from stocks_assets.adapters.sources.port import Source
 from stocks_assets.adapters.warehouse import Warehouse
 from stocks_assets.defs.arrivals import find_busy
-from stocks_assets.defs.jobs import refresh_job, request_runs
+from stocks_assets.defs.jobs import CATCH_UP, refresh_job, request_runs
 from stocks_assets.defs.universe import universe
 from stocks_assets.domain.backlog import choose
 from stocks_assets.domain.calendar import NEW_YORK, is_session
@@ -20,6 +20,7 @@ _SHOWN = 20
 
 
 @dg.schedule(
+    name=CATCH_UP,
     job=refresh_job,
     # After the refresh of the day, so that it takes no call away from it, and when the vendor has
     # had its time for the session (`domain/gaps.py`).

@@ -34,8 +34,12 @@ _look_after_start = run_monitoring.monitor_starting_run
 
 
 def can_go_on(instance: dg.DagsterInstance, one: PartitionBackfill) -> bool:
-    """Tell whether there is something to do: no run of the backfill waits or is at work."""
-    if one.status != BulkActionStatus.REQUESTED:
+    """Tell whether there is something to do: no run of the backfill waits or is at work.
+
+    What a daemon that was killed had still to submit is submitted, under the ids reserved for it:
+    one of these runs may be created and no more, and would never end.
+    """
+    if one.status != BulkActionStatus.REQUESTED or one.submitting_run_requests:
         return True
     unfinished = dg.RunsFilter(tags={_BACKFILL_TAG: one.backfill_id}, statuses=UNFINISHED)
     return not instance.get_runs(unfinished, limit=1)

@@ -77,7 +77,7 @@ class Headless:
     def remove_tickers(self, tickers: Sequence[str]) -> tuple[list[str], list[str]]:
         """Take `tickers` out of the universe, keep their data, and return those removed and held.
 
-        Held is what a run that is not finished would fail without.
+        Held is what a run or a backfill that is not finished would fail without.
         """
         return self._roster.remove(self._instance, tickers)
 

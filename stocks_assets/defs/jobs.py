@@ -2,12 +2,13 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
 
 from stocks_assets.defs.batch import DEFER_ASSET_EVENTS
-from stocks_assets.defs.partitions import INBOX_KEY, RANGE_END, RANGE_START
+from stocks_assets.defs.partitions import INBOX_KEY, RANGE_END, RANGE_START, tickers_of_run
 from stocks_assets.defs.universe import Roster, universe
 from stocks_assets.domain.batches import split
 from stocks_assets.domain.calendar import is_session
@@ -18,11 +19,13 @@ REFRESH = "refresh"
 LOAD = "load"
 EXPORT = "export"
 ACCESS = "access"
+CATCH_UP = "catch_up"
 PROGRESS_LOGGER = "progress"
 NOTES_TAG = "stocks/universe"
 # What was asked for at once, and of how many runs it is made: it fails and works as one.
 BATCH = "stocks/batch"
 BATCH_RUNS = "stocks/batch_runs"
+_SCHEDULE = "dagster/schedule_name"
 UNFINISHED = [
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,
@@ -130,7 +133,8 @@ def after_the_close(
 ) -> list[dg.RunRequest] | dg.SkipReason:
     """Request a few runs for all tickers; a file that cannot be read costs none of them the day.
 
-    Those that matter most come first: where calls are scarce, they get them.
+    Those that matter most come first: where calls are scarce, they get them. Where the tick comes
+    late, as the machine was off, the catch-up may have come first: its tickers are left to it.
     """
     day = context.scheduled_execution_time.date()
     if not is_session(day):
@@ -145,5 +149,29 @@ def after_the_close(
     if not tickers:
         advice = notes or ["add some with: stocks tickers add AAPL"]
         return dg.SkipReason(f"there are no tickers yet; {'; '.join(advice)}")
+    members = universe(context.instance)
+    caught_up = caught_up_since(context.scheduled_execution_time, context.instance, members)
+    wanted = [ticker for ticker in tickers if ticker not in caught_up]
+    if not wanted:
+        return dg.SkipReason(f"the catch-up is at work on all {len(tickers)} tickers")
     tags = {NOTES_TAG: "; ".join(notes)} if notes else {}
-    return request_runs(day.isoformat(), tickers, universe(context.instance), tags)
+    return request_runs(day.isoformat(), wanted, members, tags)
+
+
+def caught_up_since(
+    moment: datetime, instance: dg.DagsterInstance, members: Sequence[str]
+) -> set[str]:
+    """Return the tickers of the catch-up's runs made since `moment` that wait or are at work."""
+    statuses = [
+        dg.DagsterRunStatus.QUEUED,
+        dg.DagsterRunStatus.STARTING,
+        dg.DagsterRunStatus.STARTED,
+    ]
+    made = dg.RunsFilter(
+        tags={_SCHEDULE: CATCH_UP}, statuses=statuses, created_after=moment.astimezone(UTC)
+    )
+    return {
+        ticker
+        for run in instance.get_runs(made)
+        for ticker in tickers_of_run(run.tags, run.run_config, members)
+    }

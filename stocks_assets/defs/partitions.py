@@ -12,6 +12,7 @@ from typing import Any
 
 import dagster as dg
 from dagster._core.definitions import automation_tick_evaluation_context as runs_of_backfills
+from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
 
 from stocks_assets.domain.batches import split, split_by_length
 
@@ -51,11 +52,34 @@ def tickers_of_tags(tags: Mapping[str, str], universe: Sequence[str]) -> list[st
     return []
 
 
+def tickers_of_run(
+    tags: Mapping[str, str], run_config: Mapping[str, Any], members: Sequence[str]
+) -> list[str]:
+    """Return the tickers of a run in a universe of `members`: of its config, or its partitions."""
+    batch = run_config.get("resources", {}).get("batch", {}).get("config", {}).get("tickers")
+    if batch:
+        return list(batch)
+    return tickers_of_tags(tags, members)
+
+
 def tickers_needed_by(tags: Mapping[str, str]) -> set[str]:
     """Return the tickers without which a run with `tags` fails for all of them."""
     if _SEPARATOR in tags.get(RANGE_END, ""):
         return set()
     return {tags[tag] for tag in (PARTITION, RANGE_START, RANGE_END) if tag in tags}
+
+
+def tickers_of_backfills(instance: dg.DagsterInstance) -> set[str]:
+    """Return the tickers of the backfills that go on; each fails as a whole without one of its."""
+    going_on = instance.get_backfills(BulkActionsFilter(statuses=[BulkActionStatus.REQUESTED]))
+    found: set[str] = set()
+    with dg.partition_loading_context(dynamic_partitions_store=instance):
+        for backfill in going_on:
+            found.update(backfill.partition_names or ())
+            if (data := backfill.asset_backfill_data) is not None:
+                for subset in data.target_subset.partitions_subsets_by_asset_key.values():
+                    found.update(subset.get_partition_keys())
+    return found
 
 
 def _keys_in_range(

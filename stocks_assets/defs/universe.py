@@ -8,7 +8,7 @@ import dagster as dg
 from stocks_assets.adapters.universe_file import UniverseFile
 from stocks_assets.adapters.warehouse import Warehouse
 from stocks_assets.connections import find_connections
-from stocks_assets.defs.partitions import TICKERS, tickers_needed_by
+from stocks_assets.defs.partitions import TICKERS, tickers_needed_by, tickers_of_backfills
 from stocks_assets.domain.planner import Priority
 from stocks_assets.domain.tickers import parse_ticker
 from stocks_assets.domain.universe import Listed, Universe, find_change
@@ -30,8 +30,9 @@ _SHOWN = 50
 class Applied:
     """What a change of the universe came to.
 
-    `held` are tickers that stay for now, as an unfinished run needs them. `prioritized` are those
-    whose priority was set. `notes` are for people: what the change could not do, and the mend.
+    `held` are tickers that stay for now, as an unfinished run or backfill needs them. `prioritized`
+    are those whose priority was set. `notes` are for people: what the change could not do, and the
+    mend.
     """
 
     total: int
@@ -93,7 +94,7 @@ class Roster:
     ) -> tuple[list[str], list[str]]:
         """Remove `tickers`, keep their data, and return those removed and those held.
 
-        Held is what a run that is not finished would fail without.
+        Held is what a run or a backfill that is not finished would fail without.
         """
         with self._warehouse.lock("universe"):
             return self._remove(instance, tickers)
@@ -168,7 +169,7 @@ class Roster:
             )
         notes += _unmatched(asked, listed)
         if held:
-            notes.append(f"{_some(held)}: kept until the run that needs them has ended")
+            notes.append(f"{_some(held)}: kept until the run or backfill that needs them has ended")
         return Applied(
             total=len(universe(instance)),
             added=change.add,
@@ -188,6 +189,7 @@ class Roster:
             return [], []
         runs = instance.get_runs(filters=dg.RunsFilter(statuses=_UNFINISHED))
         needed = {ticker for run in runs for ticker in tickers_needed_by(run.tags)}
+        needed |= tickers_of_backfills(instance)
         removed = [ticker for ticker in here if ticker not in needed]
         for ticker in removed:
             instance.delete_dynamic_partition(str(TICKERS.name), ticker)
@@ -276,7 +278,7 @@ def change_universe(context: dg.OpExecutionContext, roster: dg.ResourceParam[Ros
         *((ticker, "removed by the file") for ticker in applied.removed),
         *((ticker, "added") for ticker in added),
         *((ticker, "removed") for ticker in removed),
-        *((ticker, "kept until a run has ended") for ticker in [*applied.held, *held]),
+        *((ticker, "kept until a run or backfill has ended") for ticker in [*applied.held, *held]),
     ]
     context.add_output_metadata(
         {

@@ -14,6 +14,7 @@ import polars as pl
 NEW_YORK = ZoneInfo("America/New_York")
 
 _LONGEST_CLOSING = timedelta(days=14)
+_LONGEST_MONTH = timedelta(days=31)
 
 
 def sessions(start: date, end: date) -> list[date]:
@@ -37,6 +38,18 @@ def ends_first_week(day: date) -> bool:
     last_sunday = day - timedelta(days=day.isoweekday())
     before = sessions(last_sunday - _LONGEST_CLOSING, last_sunday)[-1]
     return ends_week(day) and before.month != day.month
+
+
+def last_end_of_week(day: date) -> date:
+    """The last session up to `day` that `ends_week`."""
+    recent = sessions(day - _LONGEST_CLOSING, day)
+    return next(one for one in reversed(recent) if ends_week(one))
+
+
+def last_end_of_first_week(day: date) -> date:
+    """The last session up to `day` that `ends_first_week`."""
+    recent = sessions(day - _LONGEST_MONTH - _LONGEST_CLOSING, day)
+    return next(one for one in reversed(recent) if ends_first_week(one))
 
 
 def last_closed_session(now: datetime) -> date:

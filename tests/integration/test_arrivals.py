@@ -22,10 +22,10 @@ from stocks_assets.adapters.arrivals import NEVER, Arrivals
 from stocks_assets.adapters.bronze import BronzeStore
 from stocks_assets.adapters.object_store import ObjectStore
 from stocks_assets.adapters.universe_file import UniverseFile
-from stocks_assets.defs.arrivals import arrivals_sensor, tickers_of_run
+from stocks_assets.defs.arrivals import arrivals_sensor, find_busy
 from stocks_assets.defs.batch import DEFER_ASSET_EVENTS
 from stocks_assets.defs.jobs import LOAD
-from stocks_assets.defs.partitions import RANGE_END, RANGE_START
+from stocks_assets.defs.partitions import RANGE_END, RANGE_START, tickers_of_run
 from stocks_assets.defs.universe import Roster, universe
 from stocks_assets.domain.bronze_key import BronzeKey, content_hash
 from stocks_assets.domain.payloads import SILVER_TABLES
@@ -446,6 +446,14 @@ def test_while_a_load_is_at_work_what_is_new_waits_and_a_dead_one_holds_up_nothi
         assert warehouse.living([run.run_id, "another"]) == {run.run_id}
     world.instance.report_run_failed(run)
     assert watch.asked() == ["MSFT"]
+
+
+def test_a_run_that_was_created_and_never_submitted_holds_up_nothing(world, warehouse):
+    run_at_work(world, dg.DagsterRunStatus.NOT_STARTED, ["IBM"])
+    now = datetime.now(UTC)
+    assert find_busy(world.instance, warehouse, ["IBM"], now) == ({"IBM"}, True)
+    later = now + timedelta(minutes=10)
+    assert find_busy(world.instance, warehouse, ["IBM"], later) == (set(), False)
 
 
 def test_the_tickers_of_a_run_are_those_of_its_config_or_its_partitions():

@@ -3,6 +3,7 @@
 import logging
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from datetime import date
@@ -19,6 +20,7 @@ from stocks_assets.adapters.dbt_project import project_digest
 from stocks_assets.adapters.sources.sample import SampleSource
 from stocks_assets.defs.launch import PROCESS_TAG, Watch, WatchedRunLauncher
 from stocks_assets.defs.partitions import tags_of
+from stocks_assets.domain.datasets import Call
 from stocks_assets.domain.outcomes import TransportFailed, UnknownSymbol
 from stocks_assets.domain.planner import Allowance
 from stocks_assets.domain.sample_market import SampleMarket
@@ -124,6 +126,36 @@ def test_a_backfill_is_done_for_all_but_the_broken_and_the_retry_is_one_run_of_t
         assert world.materialized(asset) == set(TICKERS)
     assert {ticker for _, ticker, _ in source.calls} == set(BROKEN)
     assert set(source.calls.values()) == {1}
+
+
+class Shared(Breaking):
+    """A vendor whom a refresh asks for all tickers as soon as another run has made a call."""
+
+    def __init__(self, world):
+        super().__init__(BROKEN)
+        self.world = world
+        self.is_first = threading.Lock()
+
+    def fetch(self, dataset, ticker, part=""):
+        if self.is_first.acquire(blocking=False):
+            calls = [Call(dataset.name, one) for one in TICKERS]
+            for _ in self.world.bronze.ingest(self, dataset, calls, threads=4):
+                pass
+        return super().fetch(dataset, ticker, part)
+
+
+def test_what_a_refresh_fetches_amid_a_backfill_is_recorded_in_it_and_asked_for_once(world):
+    world.add(*TICKERS)
+    source = Shared(world)
+    spans = {"first": TICKERS[0], "last": TICKERS[-1]}
+    result = world.materialize(source, "bronze/daily_bars", **spans)
+    assert source.calls == {("daily_bars", ticker, ""): 1 for ticker in TICKERS}
+    found = metadata_by_ticker(world, "bronze/daily_bars")
+    assert set(found) == set(DONE)
+    assert all(f"_{ticker}_" in found[ticker].metadata["object_key"].value for ticker in DONE)
+    failures = world.warehouse.failures(result.run_id)
+    assert {failure.ticker for failure in failures} == set(BROKEN)
+    assert all("the line is dead" in failure.reason for failure in failures)
 
 
 class Interrupted(BronzeStore):

@@ -16,6 +16,7 @@ from stocks_assets.adapters.bronze import BronzeStore, Stored, Waiting
 from stocks_assets.adapters.budget import CallBudget, Rates
 from stocks_assets.adapters.planning import calls_for
 from stocks_assets.adapters.sources.alpha_vantage import AlphaVantageSource
+from stocks_assets.adapters.warehouse import lock_number
 from stocks_assets.domain.datasets import DATASETS, WEEKLY_BARS, Call
 from stocks_assets.domain.sample_market import SampleMarket
 
@@ -192,3 +193,31 @@ def test_two_fetches_of_the_same_tickers_at_once_make_each_call_once(world, vend
     assert len(vendor.calls) == len(world.objects()) == 20
     assert sum(isinstance(result, Stored) for result in results) == 20
     assert sum(isinstance(result, Waiting) for result in results) == 20
+
+
+def test_who_waits_for_the_call_of_another_run_makes_it_where_that_has_died(world, vendor):
+    (ticker,) = MARKET.tickers(1)
+    asking = source(vendor, world.warehouse, per_day=100)
+    number = lock_number(f"fetch weekly_bars {ticker} ")
+
+    def waits_for_it():
+        with world.warehouse.connect() as connection:
+            return connection.execute(
+                "select from pg_locks where locktype = 'advisory' and not granted"
+            ).fetchone()
+
+    def fetch():
+        calls = [Call("weekly_bars", ticker)]
+        return list(world.bronze.ingest(asking, WEEKLY_BARS, calls, threads=1, waits=True))
+
+    with ThreadPoolExecutor(1) as pool:
+        with world.warehouse.connect() as another:
+            another.execute("select pg_advisory_lock(%s)", (number,))
+            fetched = pool.submit(fetch)
+            while waits_for_it() is None and not fetched.done():
+                time.sleep(0.02)
+            assert vendor.calls == []
+        ((_, result),) = fetched.result()
+    asking.close()
+    assert isinstance(result, Stored)
+    assert len(vendor.calls) == 1

@@ -1,9 +1,10 @@
 """The universe on real servers: the file, the UI's job, and what is left to do."""
 
-from datetime import date
+from datetime import UTC, date, datetime
 
 import dagster as dg
 import pytest
+from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
 
 from stocks_assets.adapters.backlog import find_behind, make_backlog
 from stocks_assets.adapters.dbt_project import project_digest
@@ -136,13 +137,43 @@ def test_the_first_and_last_ticker_stay_until_a_run_over_all_of_them_has_ended(w
     )
     applied = apply(world, roster, file, "tickers: []")
     assert (applied.removed, applied.held) == (["B"], ["A", "C"])
-    assert "A, C: kept until the run that needs them has ended" in applied.notes[0]
+    assert "A, C: kept until the run or backfill that needs them has ended" in applied.notes[0]
     assert roster.remove(world.instance, ["C"]) == ([], ["C"])
     assert universe(world.instance) == ["A", "C"]
 
     (run,) = world.instance.get_runs()
     world.instance.report_run_failed(run)
     assert roster.apply_file(world.instance).removed == ["A", "C"]
+
+
+@pytest.mark.filterwarnings("ignore:Function `AssetSelection.sources`")  # Dagster's own use
+@pytest.mark.parametrize("whole", [True, False], ids=["all", "chosen"])
+def test_the_tickers_of_a_backfill_stay_until_it_has_ended(world, roster, file, whole):
+    apply(world, roster, file, "tickers: [A, B, C]")
+    graph = world.definitions(SampleSource(MARKET, lambda: FRIDAY)).resolve_asset_graph()
+    with dg.partition_loading_context(dynamic_partitions_store=world.instance):
+        backfill = PartitionBackfill.from_asset_partitions(
+            "one",
+            graph,
+            None if whole else ["A", "B"],
+            [dg.AssetKey([layer, "weekly_bars"]) for layer in ("bronze", "silver")],
+            datetime.now(UTC).timestamp(),
+            {},
+            world.instance,
+            all_partitions=whole,
+            title=None,
+            description=None,
+            run_config=None,
+        )
+    world.instance.add_backfill(backfill)
+    held = ["A", "B", "C"] if whole else ["A", "B"]
+    applied = apply(world, roster, file, "tickers: []")
+    assert (applied.removed, applied.held) == (["C"] * (not whole), held)
+    assert roster.remove(world.instance, held) == ([], held)
+    assert universe(world.instance) == held
+
+    world.instance.update_backfill(backfill.with_status(BulkActionStatus.COMPLETED_SUCCESS))
+    assert roster.apply_file(world.instance).removed == held
 
 
 def test_what_the_file_will_undo_is_said(world, roster, file):

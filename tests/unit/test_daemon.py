@@ -48,6 +48,17 @@ def test_a_backfill_goes_on_when_its_runs_have_ended_and_not_before(instance):
     assert can_go_on(instance, asked)
 
 
+def test_a_run_that_a_killed_daemon_left_to_submit_does_not_hold_its_backfill_up(instance):
+    request = dg.RunRequest(asset_selection=[dg.AssetKey("one")])
+    run = dg.DagsterRun(
+        job_name="a", tags={"dagster/backfill": "one"}, status=dg.DagsterRunStatus.NOT_STARTED
+    )
+    instance.add_run(run)
+    asked = backfill("one").with_submitting_run_requests([request], [run.run_id])
+    assert can_go_on(instance, asked)
+    assert not can_go_on(instance, asked.with_submitting_run_requests([], []))
+
+
 def test_who_cancels_a_backfill_does_not_wait_for_its_runs(instance):
     start(instance, "one")
     assert can_go_on(instance, backfill("one", BulkActionStatus.CANCELING))

@@ -9,6 +9,7 @@ import dagster as dg
 import pytest
 import yaml
 from dagster._core.launcher import RunLauncher, WorkerStatus
+from dagster._core.scheduler import DagsterDaemonScheduler
 from dagster._core.storage.tags import GRPC_INFO_TAG
 from dagster._serdes import ConfigurableClassData
 
@@ -22,6 +23,7 @@ from stocks_assets.defs.launch import (
 )
 from stocks_assets.defs.worker import make_worker
 from stocks_assets.errors import SettingsError
+from stocks_assets.platform import Platform
 from stocks_assets.settings import PROJECT_ROOT, Settings, read_settings
 from stocks_assets.ui import hosts
 
@@ -189,6 +191,19 @@ def test_the_chart_is_given_settings_that_exist():
     assert deployment["includeConfigInLaunchedRuns"] == {"enabled": True}
     assert "stocks_assets.definitions" in deployment["dagsterApiGrpcArgs"]
     assert values["runLauncher"]["type"] == "K8sRunLauncher"
+
+
+def test_a_tick_that_fails_is_tried_again_whoever_writes_dagster_yaml(tmp_path, environment):
+    environment.setenv("STOCKS_HOME", str(tmp_path))
+    Platform.from_settings()._write_dagster_yaml(None)
+    named = yaml.safe_load((tmp_path / "dagster/dagster.yaml").read_text())["scheduler"]
+    text = yaml.safe_dump(named["config"])
+    scheduler = ConfigurableClassData(named["module"], named["class"], text).rehydrate(
+        as_type=DagsterDaemonScheduler
+    )
+    values = yaml.safe_load((PROJECT_ROOT / "deploy/kubernetes/values.yaml").read_text())
+    chart = values["scheduler"]["config"]["daemonScheduler"]
+    assert scheduler.max_tick_retries == chart["maxTickRetries"] == 3
 
 
 def test_pods_know_roles_that_may_less_than_the_owner_and_the_ui_has_a_password():

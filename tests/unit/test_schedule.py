@@ -6,10 +6,17 @@ import dagster as dg
 import pytest
 from dagster._utils.schedules import cron_string_iterator
 
+from stocks_assets.defs.catch_up import catch_up
 from stocks_assets.defs.extras import every_month, every_week, of_month
 from stocks_assets.defs.jobs import NOTES_TAG, after_the_close
 from stocks_assets.defs.universe import Applied
-from stocks_assets.domain.calendar import ends_first_week, ends_week, exchange_calendar_frame
+from stocks_assets.domain.calendar import (
+    ends_first_week,
+    ends_week,
+    exchange_calendar_frame,
+    last_end_of_first_week,
+    last_end_of_week,
+)
 from stocks_assets.errors import SettingsError
 
 NEW_YORK = ZoneInfo("America/New_York")
@@ -36,9 +43,11 @@ class File:
         return Applied(len(self.tickers), notes=self.notes)
 
 
-def evaluate(moment, tickers=("A", "B", "C"), file=None):
+def evaluate(moment, tickers=("A", "B", "C"), file=None, runs=()):
     with dg.instance_for_test() as instance:
         instance.add_dynamic_partitions("ticker", list(tickers))
+        for run in runs:
+            instance.add_run(run)
         context = dg.build_schedule_context(
             instance=instance,
             scheduled_execution_time=moment,
@@ -78,6 +87,28 @@ def test_a_day_without_a_session_starts_nothing(day):
     assert "closed" in skipped.skip_message
 
 
+def caught_up(*tickers, status=dg.DagsterRunStatus.STARTED):
+    config = {"resources": {"batch": {"config": {"tickers": list(tickers)}}}}
+    tags = {"dagster/schedule_name": catch_up.name}
+    return dg.DagsterRun(job_name="refresh", run_config=config, tags=tags, status=status)
+
+
+def test_what_the_catch_up_has_asked_for_since_is_left_to_it_where_the_tick_comes_late():
+    (request,) = evaluate(SESSION, runs=[caught_up("A", "C")])
+    assert request.run_config["resources"]["batch"]["config"]["tickers"] == ["B"]
+    skipped = evaluate(SESSION, runs=[caught_up("A", "C"), caught_up("B")])
+    assert "all 3 tickers" in skipped.skip_message
+
+
+def test_what_the_catch_up_has_done_or_asked_for_before_the_close_is_asked_for():
+    done = caught_up("A", "B", "C", status=dg.DagsterRunStatus.SUCCESS)
+    (request,) = evaluate(SESSION, runs=[done])
+    assert request.run_config["resources"]["batch"]["config"]["tickers"] == ["A", "B", "C"]
+    later = datetime(2099, 11, 20, 18, 30, tzinfo=NEW_YORK)
+    (request,) = evaluate(later, runs=[caught_up("A", "B", "C")])
+    assert request.run_config["resources"]["batch"]["config"]["tickers"] == ["A", "B", "C"]
+
+
 def test_without_tickers_nothing_starts_and_the_way_to_add_some_is_said():
     skipped = evaluate(SESSION, tickers=())
     assert "stocks tickers add" in skipped.skip_message
@@ -96,36 +127,101 @@ def test_a_large_universe_is_a_few_runs_with_what_matters_most_in_the_first(monk
     assert len({request.run_key for request in requests}) == 10
 
 
-def proof(schedule, moment, tickers=30):
+@pytest.fixture
+def proving():
+    """An instance with 30 tickers and some gold."""
     with dg.instance_for_test() as instance:
-        instance.add_dynamic_partitions("ticker", [f"T{number}" for number in range(tickers)])
-        context = dg.build_schedule_context(instance=instance, scheduled_execution_time=moment)
-        return schedule(context)
+        instance.add_dynamic_partitions("ticker", [f"T{number}" for number in range(30)])
+        built = dg.AssetMaterialization(["gold", "fct_daily_prices"], partition="T1")
+        instance.report_runless_asset_event(built)
+        yield instance
 
 
-def proofs_of(schedule, first, last):
-    """The days from `first` to `last` on whose ticks `schedule` asks for a run."""
+def proof(schedule, instance, moment):
+    return schedule(dg.build_schedule_context(instance=instance, scheduled_execution_time=moment))
+
+
+def take(instance, schedule, request, status=dg.DagsterRunStatus.SUCCESS):
+    """Make the run as the daemon does."""
+    tags = {**request.tags, "dagster/run_key": request.run_key}
+    instance.add_run(dg.DagsterRun(job_name=schedule.job_name, tags=tags, status=status))
+
+
+def proofs_of(schedule, instance, first, last, missed=()):
+    """The days from `first` to `last`, but `missed` ones, on whose ticks `schedule` gets a run."""
     ticks = cron_string_iterator(
         datetime.combine(first, time(), tzinfo=NEW_YORK).timestamp(),
         schedule.cron_schedule,
         schedule.execution_timezone,
     )
-    return [
-        tick.date()
-        for tick in takewhile(lambda tick: tick.date() <= last, ticks)
-        if isinstance(proof(schedule, tick.astimezone(UTC)), dg.RunRequest)
+    days = []
+    for tick in takewhile(lambda tick: tick.date() <= last, ticks):
+        if tick.date() in missed:
+            continue
+        asked = proof(schedule, instance, tick.astimezone(UTC))
+        if isinstance(asked, dg.RunRequest):
+            take(instance, schedule, asked)
+            days.append((tick.date(), asked.run_key))
+    return days
+
+
+# Good Friday is 2026-04-03.
+MARCH_27, APRIL_2, APRIL_6, APRIL_11 = (
+    date(2026, *day) for day in ((3, 27), (4, 2), (4, 6), (4, 11))
+)
+
+
+def test_proofs_are_on_sessions_that_end_a_week(proving):
+    assert proofs_of(every_week, proving, MARCH_27, APRIL_11) == [
+        (MARCH_27, "2026-03-27"),
+        (APRIL_2, "2026-04-02"),
+        (date(2026, 4, 10), "2026-04-10"),
+    ]
+    take(proving, every_month, dg.RunRequest(run_key="2026-03"))
+    assert proofs_of(every_month, proving, MARCH_27, APRIL_11) == [(APRIL_2, "2026-04")]
+
+
+def test_a_proof_that_was_missed_is_made_up_by_the_next_session_once(proving):
+    missed = {APRIL_2, date(2026, 4, 3)}
+    assert proofs_of(every_week, proving, MARCH_27, date(2026, 4, 9), missed) == [
+        (MARCH_27, "2026-03-27"),
+        (APRIL_6, "2026-04-02"),
+    ]
+    take(proving, every_month, dg.RunRequest(run_key="2026-03"))
+    assert proofs_of(every_month, proving, MARCH_27, date(2026, 4, 30), missed) == [
+        (APRIL_6, "2026-04")
     ]
 
 
-def test_proofs_are_on_sessions_that_end_a_week():
-    # Good Friday is 2026-04-03.
-    first, last = date(2026, 3, 27), date(2026, 4, 11)
-    assert proofs_of(every_week, first, last) == [
-        date(2026, 3, 27),
-        date(2026, 4, 2),
-        date(2026, 4, 10),
-    ]
-    assert proofs_of(every_month, first, last) == [date(2026, 4, 2)]
+def test_a_twelfth_that_is_made_up_is_that_of_its_month(proving):
+    # October's is due until the first session of November that ends a week.
+    asked = proof(every_month, proving, datetime(2026, 11, 4, 20, 30, tzinfo=NEW_YORK))
+    assert asked.run_key == "2026-10"
+    assert asked.run_config["ops"]["rebuild_tables"]["config"]["tickers"] == ["T9", "T21"]
+
+
+def test_a_proof_whatever_came_of_it_is_not_asked_for_again_but_one_never_submitted_is(proving):
+    evening = datetime(2026, 4, 6, 21, 30, tzinfo=NEW_YORK)
+    asked = proof(every_week, proving, evening)
+    take(proving, every_week, asked, dg.DagsterRunStatus.NOT_STARTED)
+    assert proof(every_week, proving, evening).run_key == asked.run_key
+    take(proving, every_week, asked, dg.DagsterRunStatus.FAILURE)
+    assert isinstance(proof(every_week, proving, evening), dg.SkipReason)
+
+
+@pytest.mark.parametrize("schedule", [every_week, every_month], ids=["week", "month"])
+def test_no_proof_is_made_up_on_a_day_without_a_session(proving, schedule):
+    skipped = proof(schedule, proving, datetime(2026, 4, 3, 21, 30, tzinfo=NEW_YORK))
+    assert "closed" in skipped.skip_message
+
+
+def test_where_nothing_is_built_nothing_is_proven():
+    evening = datetime(2026, 11, 6, 21, 30, tzinfo=NEW_YORK)
+    with dg.instance_for_test() as instance:
+        assert "no tickers" in proof(every_week, instance, evening).skip_message
+        assert "no ticker is due" in proof(every_month, instance, evening).skip_message
+        instance.add_dynamic_partitions("ticker", ["A"])
+        assert "nothing of gold" in proof(every_week, instance, evening).skip_message
 
 
 def test_each_month_has_one_session_that_ends_its_first_week():
@@ -135,12 +231,19 @@ def test_each_month_has_one_session_that_ends_its_first_week():
     assert all(ends_week(day) and day.day <= 10 for day in found)
 
 
-def test_the_monthly_proof_names_a_twelfth_whether_it_has_objects_or_not():
-    asked = proof(every_month, datetime(2026, 11, 6, 20, 30, tzinfo=NEW_YORK))
+def test_the_last_end_of_a_week_is_the_newest_there_is_on_each_day():
+    days = exchange_calendar_frame(date(2001, 1, 1), date(2002, 12, 31))["calendar_date"].to_list()
+    weeks = [day for day in days if ends_week(day)]
+    months = [day for day in days if ends_first_week(day)]
+    for day in days[60:]:
+        assert last_end_of_week(day) == max(end for end in weeks if end <= day)
+        assert last_end_of_first_week(day) == max(end for end in months if end <= day)
+
+
+def test_the_monthly_proof_names_a_twelfth_whether_it_has_objects_or_not(proving):
+    asked = proof(every_month, proving, datetime(2026, 11, 6, 20, 30, tzinfo=NEW_YORK))
     config = asked.run_config["ops"]["rebuild_tables"]["config"]
     assert config == {"tickers": ["T10", "T22"], "as_far_as_stored": True}
-    evening = datetime(2026, 11, 6, 21, 30, tzinfo=NEW_YORK)
-    assert isinstance(proof(every_week, evening, tickers=0), dg.SkipReason)
 
 
 def test_each_ticker_is_proven_once_a_year():
