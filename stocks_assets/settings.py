@@ -7,7 +7,7 @@ import re
 from datetime import date
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
@@ -178,7 +178,7 @@ class Settings(BaseSettings):
     @classmethod
     def _is_webhook(cls, value: SecretStr | None) -> SecretStr | None:
         parts = urlsplit(value.get_secret_value()) if value else None
-        if parts and (parts.scheme not in ("http", "https") or not parts.hostname):
+        if parts and (parts.scheme not in ("http", "https") or not _names_host(parts)):
             raise ValueError("expected the URL of a webhook, https://..")
         return value
 
@@ -186,7 +186,7 @@ class Settings(BaseSettings):
     @classmethod
     def _is_mail_server(cls, value: SecretStr | None) -> SecretStr | None:
         parts = urlsplit(value.get_secret_value()) if value else None
-        if parts and (parts.scheme not in ("smtp", "smtps") or not parts.hostname):
+        if parts and (parts.scheme not in ("smtp", "smtps") or not _names_host(parts)):
             raise ValueError("expected smtp://user:password@host:port, or smtps:// for TLS")
         return value
 
@@ -309,6 +309,14 @@ def _names(field: FieldInfo) -> list[str]:
     if isinstance(alias, AliasChoices):
         return [str(name) for name in alias.choices]
     return [str(alias)]
+
+
+def _names_host(parts: SplitResult) -> bool:
+    """Tell whether there is a host, and a port that is one if there is any."""
+    try:
+        return bool(parts.hostname) and parts.port != 0
+    except ValueError:  # its text would have what stands there
+        return False
 
 
 def _names_one_database(url: str) -> bool:
