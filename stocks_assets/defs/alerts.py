@@ -63,8 +63,7 @@ _BACKFILL_STATES = {
     BulkActionStatus.CANCELED: State.STOPPED,
 }
 _UNENDED_BACKFILLS = [one for one in BulkActionStatus if one not in BULK_ACTION_TERMINAL_STATUSES]
-# More than can end while the looks overlap.
-_RUNS_A_LOOK = 1000
+_RUNS_A_PAGE = 1000
 _BACKFILL = "dagster/backfill"
 _FIRST_BACKFILL = "dagster/root_backfill_id"
 _WILL_RETRY = "dagster/will_retry"
@@ -125,7 +124,9 @@ def _write_failing(one: Failing) -> list[Any]:
     return [one.run_id, one.as_a_whole, None if one.tickers is None else sorted(one.tickers)]
 
 
-def alerts_sensor(messenger: Sender, *, ui_url: str) -> dg.SensorDefinition:
+def alerts_sensor(
+    messenger: Sender, *, ui_url: str, runs_a_page: int = _RUNS_A_PAGE
+) -> dg.SensorDefinition:
     """Return the sensor that sends by `messenger`; its links go to `ui_url`."""
 
     @dg.sensor(
@@ -142,9 +143,12 @@ def alerts_sensor(messenger: Sender, *, ui_url: str) -> dg.SensorDefinition:
     ) -> dg.SkipReason:
         memory, books = _Memory.read(context.cursor), _Books(warehouse)
         look = _Look(context.instance, books, memory.told, universe(context.instance))
-        ends = [*_ends(look, memory), *_ticks(look.instance, look.told)]
+        records = _ended_runs(look.instance, look.told.until, runs_a_page)
+        ends = [*_ends(look, memory, records), *_ticks(look.instance, look.told)]
         standing = books.standing(look.tickers, look.told, ends)
         found, memory.told = find_alerts(memory.told, ends, standing)
+        if records:
+            memory.told = memory.told.looked_at(records[-1].update_timestamp)
         messages = [*memory.unsent, *(_message(one, messenger, ui_url) for one in found)]
         delivery = deliver(messages, messenger, at_most=_UNSENT_AT_MOST)
         memory.unsent = delivery.unsent
@@ -233,21 +237,35 @@ class _Look:
     tickers: Sequence[str]
 
 
-def _ends(look: _Look, memory: _Memory) -> Iterator[Finished]:
-    """Yield the requests that have ended since the last look."""
-    instance, unended, since = look.instance, memory.backfills, look.told.until
+def _ended_runs(
+    instance: dg.DagsterInstance, since: datetime, runs_a_page: int
+) -> list[dg.RunRecord]:
+    """Return the runs that have ended since then, in the order in which they did."""
+    found: list[dg.RunRecord] = []
+    while True:
+        page = instance.get_run_records(
+            dg.RunsFilter(statuses=list(_STATES), updated_after=since),
+            limit=runs_a_page,
+            order_by="update_timestamp",
+            ascending=True,
+        )
+        found += page
+        if len(page) < runs_a_page:
+            return found
+        since = page[-1].update_timestamp
+
+
+def _ends(look: _Look, memory: _Memory, records: Iterable[dg.RunRecord]) -> Iterator[Finished]:
+    """Yield the requests that have ended since the last look; of `records` are runs that have."""
+    instance, unended = look.instance, memory.backfills
     memory.backfills = {
         one.backfill_id
         for one in instance.get_backfills(filters=BulkActionsFilter(statuses=_UNENDED_BACKFILLS))
     }
     ended = instance.get_backfills(
-        filters=BulkActionsFilter(statuses=BULK_ACTION_TERMINAL_STATUSES, created_after=since)
-    )
-    records = instance.get_run_records(
-        dg.RunsFilter(statuses=list(_STATES), updated_after=since),
-        limit=_RUNS_A_LOOK,
-        order_by="update_timestamp",
-        ascending=True,
+        filters=BulkActionsFilter(
+            statuses=BULK_ACTION_TERMINAL_STATUSES, created_after=look.told.until
+        )
     )
     requests = {_request_of(record.dagster_run): None for record in records}
     # Some have no run, as they fail before the first.

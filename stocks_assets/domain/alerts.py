@@ -111,6 +111,10 @@ class Told:
         """Return since when runs have to be looked at."""
         return max(self.since, max(self.seen.values(), default=self.since) - OVERLAP)
 
+    def looked_at(self, moment: datetime) -> "Told":
+        """Return this once all that ended up to `moment` was looked at, news or not."""
+        return replace(self, since=max(self.since, moment - OVERLAP))
+
 
 def last_tries(runs: Iterable[Run]) -> list[Run]:
     """Return those of `runs` that no other was started in place of."""

@@ -6,7 +6,7 @@ import socketserver
 import threading
 import time
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import dagster as dg
@@ -24,12 +24,19 @@ from dagster._core.scheduler.instigation import (
 from dagster_shared.error import SerializableErrorInfo
 
 from stocks_assets.adapters.messages import Message, Messenger, deliver
+from stocks_assets.adapters.sources.sample import SampleSource
 from stocks_assets.adapters.warehouse import Failure, Warehouse
 from stocks_assets.defs.alerts import alerts_sensor
 from stocks_assets.defs.batch import Batch
 from stocks_assets.defs.checks import every_ticker_is_refreshed
 from stocks_assets.defs.jobs import BATCH, BATCH_RUNS
 from stocks_assets.domain.datasets import Call
+from stocks_assets.domain.outcomes import UnknownSymbol
+from stocks_assets.domain.planner import Allowance
+from stocks_assets.domain.sample_market import SampleMarket
+
+# Short histories: what is looked at is who is done, not how much.
+MARKET = SampleMarket(first_session=date(2026, 6, 1))
 
 
 @contextmanager
@@ -428,6 +435,56 @@ def test_a_failed_request_is_told_when_its_last_run_is_cancelled_long_after(ware
         look()
     [text] = webhook.got
     assert text.endswith(f"http://ui/runs/{failed}")
+
+
+def test_runs_that_are_no_news_do_not_hide_those_that_are(warehouse):
+    with served(Webhook()) as webhook, dg.instance_for_test() as instance:
+        look = Looks(instance, warehouse, Messenger(webhook.url))
+        look.sensor = alerts_sensor(Messenger(webhook.url), ui_url="http://ui", runs_a_page=2)
+        look()
+        for _ in range(5):
+            instance.report_run_canceled(wait(instance, {}))
+        look.end(fails=True)
+        look()
+        assert [text.splitlines()[0] for text in webhook.got] == ["stocks: nightly failed"]
+
+
+class Vendor(SampleSource):
+    """A vendor who does not know some tickers, and whose calls are planned."""
+
+    def __init__(self, *unknown):
+        super().__init__(MARKET, lambda: date(2026, 11, 20))
+        self.unknown = unknown
+
+    def fetch(self, dataset, ticker, part=""):
+        if ticker in self.unknown:
+            return UnknownSymbol("the vendor does not know this ticker")
+        return super().fetch(dataset, ticker, part)
+
+    def allowance(self):
+        return Allowance()
+
+
+def test_a_ticker_that_the_vendor_does_not_know_is_told_once(world):
+    known, unknown = MARKET.tickers(1)[0], "NOSUCH"
+    source = Vendor(unknown)
+    with served(Webhook()) as webhook, dg.instance_for_test() as world.instance:
+        world.add(known, unknown)
+        look = Looks(world.instance, world.warehouse, Messenger(webhook.url))
+        look()
+        outcomes = []
+        for _ in range(2):
+            outcomes.append(world.refresh(source, [known, unknown]).success)
+            look()
+        assert outcomes == [False, True]
+        [text] = webhook.got
+        subject, *lines, _ = text.splitlines()
+        assert subject == "stocks: refresh failed"
+        assert all(unknown in line for line in lines)
+        world.instance.delete_dynamic_partition("ticker", unknown)
+        world.refresh(source, [known])
+        look()
+        assert webhook.got[1].splitlines()[0] == "stocks: refresh works again"
 
 
 @pytest.fixture

@@ -68,6 +68,15 @@ def test_what_is_kept_of_what_was_judged_does_not_grow():
     assert len(then.seen) == 11
 
 
+def test_what_is_no_news_is_not_looked_at_for_ever():
+    _, then = told([run(1, False)])
+    later = then.looked_at(START + timedelta(minutes=60))
+    assert later.until == START + timedelta(minutes=60) - OVERLAP
+    assert later.looked_at(START).until == later.until
+    [alert], _ = told([run(61, True)], later)
+    assert alert.recovered
+
+
 def of_request(*states, again=()):
     """Runs 0, 1, .. of a request in `states`; `again` maps a run to the one it stands for."""
     replaces = dict(again)
