@@ -26,7 +26,7 @@ from stocks_assets.defs.checks import every_ticker_is_refreshed, step_of
 from stocks_assets.defs.jobs import BATCH, BATCH_RUNS
 from stocks_assets.defs.logs import Redactor
 from stocks_assets.defs.partitions import tickers_of_tags
-from stocks_assets.defs.rebuild import rebuild_tables
+from stocks_assets.defs.rebuild import REBUILD, rebuild_tables
 from stocks_assets.defs.universe import universe
 from stocks_assets.domain.alerts import (
     Alert,
@@ -199,16 +199,15 @@ class _Books:
             self._give_up(error)
             return []
 
-    def standing(self, tickers: Sequence[str], told: Told, ends: Iterable[Finished]) -> Standing:
-        """Return which of `tickers` fail, of those that matter to `ends`.
+    def standing(self, tickers: Sequence[str], told: Told, ends: Sequence[Finished]) -> Standing:
+        """Return which of `tickers` fail, of those that were told, if there are `ends` to judge by.
 
         Where it cannot be read, all of them may.
         """
         known = [MARKET, *tickers]
-        jobs = {end.job for end in ends if end.run_id not in told.seen}
-        touched = [one.tickers for job, one in told.failing.items() if job in jobs]
+        touched = [one.tickers for one in told.failing.values()]
         wanted = set(known) if None in touched else frozenset().union(*filter(None, touched))
-        if not wanted or self.trouble:
+        if not wanted or not ends or self.trouble:
             return Standing(set(known), set(known))
         settings = read_settings()
         try:
@@ -296,7 +295,7 @@ def _ticks(instance: dg.DagsterInstance, told: Told) -> Iterator[Finished]:
         if state.instigator_name == NAME or not ticks:
             continue
         tick, has_failed = ticks[0], ticks[0].status is TickStatus.FAILURE
-        if has_failed or name in told.failing:
+        if (has_failed or name in told.failing) and f"tick {tick.tick_id}" not in told.seen:
             yield Finished(
                 f"tick {tick.tick_id}",
                 name,
@@ -304,6 +303,7 @@ def _ticks(instance: dg.DagsterInstance, told: Told) -> Iterator[Finished]:
                 not has_failed,
                 redact(_cause(tick.error)) if tick.error is not None else "",
                 "automation",
+                asked=(),
             )
 
 
@@ -378,18 +378,15 @@ def _run(record: dg.RunRecord) -> Run:
     return Run(run.run_id, state, ended_at, run.parent_run_id)
 
 
-def _asked(runs: Iterable[dg.DagsterRun], tickers: Sequence[str]) -> Collection[str] | None:
-    """Return the tickers that the runs were for, and the market; None where one names none."""
+def _asked(runs: Iterable[dg.DagsterRun], tickers: Sequence[str]) -> Collection[str]:
+    """Return the tickers, of all `tickers`, that the runs were for, and the market."""
     found = {MARKET}
     for run in runs:
-        named = (
-            _config_of(run, "resources", "batch").get("tickers")
-            or _config_of(run, "ops", rebuild_tables.name).get("tickers")
-            or tickers_of_tags(run.tags, tickers)
-        )
-        if not named:
-            return None
-        found.update(named)
+        if run.job_name == REBUILD:
+            found.update(_config_of(run, "ops", rebuild_tables.name).get("tickers") or tickers)
+        else:
+            config = _config_of(run, "resources", "batch")
+            found.update(config.get("tickers") or tickers_of_tags(run.tags, tickers))
     return found
 
 

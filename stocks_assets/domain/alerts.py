@@ -181,21 +181,27 @@ def find_alerts(
         told = replace(told, seen={**told.seen, end.run_id: end.ended_at})
         told = replace(told, seen={k: at for k, at in told.seen.items() if at >= told.until})
         before = told.failing.get(end.job)
-        now = _after(before, end, standing)
+        # A ticker that works in any job is waited for in none.
+        failing = {
+            job: replace(one, tickers=_bounded(_still(one.tickers, end, standing)))
+            for job, one in told.failing.items()
+        }
+        now = _after(failing.pop(end.job, None), end)
         if (text := _news(before, end, now)) is not None:
             alerts.append(Alert(end.run_id, end.job, now is None, text, end.page))
-        # Whatever fails longest stands first.
-        failing = {**told.failing, end.job: now} if now is not None else dict(told.failing)
-        if now is None:
-            failing.pop(end.job, None)
+        if now is not None:
+            failing[end.job] = now
         told = replace(told, failing=dict(list(failing.items())[-_FAILING_AT_MOST:]))
     return alerts, told
 
 
-def _after(before: Failing | None, end: Finished, standing: Standing) -> Failing | None:
-    """Return what fails of the job after `end`; None if nothing does that was or is to be told."""
-    still = _still(before.tickers, end, standing) if before is not None else frozenset()
-    tickers = _bounded({*still, *end.failed})
+def _after(before: Failing | None, end: Finished) -> Failing | None:
+    """Return what fails of the job after `end`; None if nothing does that was or is to be told.
+
+    `before` are the job's failures that `end` has not ended.
+    """
+    still = before.tickers if before is not None else frozenset()
+    tickers = None if still is None else _bounded(still | end.failed.keys())
     if not end.failed_as_a_whole and tickers is not None and not tickers:
         return None
     run_id = before.run_id if before is not None else end.run_id
@@ -213,7 +219,9 @@ def _still(told: frozenset[str] | None, end: Finished, standing: Standing) -> Co
     return [
         ticker
         for ticker in told.intersection(standing.tickers)
-        if ticker in standing.failing or (end.asked is not None and ticker not in end.asked)
+        if ticker in standing.failing
+        or ticker in end.failed
+        or (end.asked is not None and ticker not in end.asked)
     ]
 
 

@@ -23,19 +23,25 @@ from dagster._core.scheduler.instigation import (
 )
 from dagster_shared.error import SerializableErrorInfo
 
+from stocks_assets.adapters.backlog import find_failing
 from stocks_assets.adapters.messages import Message, Messenger, deliver
+from stocks_assets.adapters.sources.build import offers
 from stocks_assets.adapters.sources.sample import SampleSource
 from stocks_assets.adapters.warehouse import Failure, Warehouse
 from stocks_assets.defs.alerts import alerts_sensor
 from stocks_assets.defs.batch import Batch
 from stocks_assets.defs.checks import every_ticker_is_refreshed
 from stocks_assets.defs.jobs import BATCH, BATCH_RUNS
-from stocks_assets.domain.datasets import Call
+from stocks_assets.domain.bronze_key import BronzeKey
+from stocks_assets.domain.calendar import NEW_YORK
+from stocks_assets.domain.datasets import DATASETS, Call
 from stocks_assets.domain.outcomes import UnknownSymbol
 from stocks_assets.domain.planner import Allowance
 from stocks_assets.domain.sample_market import SampleMarket
+from stocks_assets.settings import Settings
 
 # Short histories: what is looked at is who is done, not how much.
+START = datetime(2026, 11, 20, 22, tzinfo=UTC)
 MARKET = SampleMarket(first_session=date(2026, 6, 1))
 
 
@@ -556,6 +562,28 @@ def test_a_refresh_works_again_when_no_ticker_that_was_told_fails_any_more(refre
     assert [text.splitlines()[1] for text in got[1:]] == [
         f"refresh works again; it failed in {first}"
     ]
+
+
+def test_what_fails_is_what_was_refused_and_is_wanted_or_what_is_not_in_silver(warehouse):
+    note(warehouse, "A", "UnknownSymbol")
+    note(warehouse, "B", "Data")
+    with warehouse.fetch_journal(1, datetime.now(UTC)) as journal:
+        month = f"{datetime.now(NEW_YORK):%Y-%m}"
+        journal.note(Call("intraday_bars", "C", month), "PremiumOnly", "no", None)
+        journal.note(
+            Call("splits", "D", ""), "Data", None, BronzeKey("splits", "D", START, "0" * 64)
+        )
+
+    def failing(*tickers, plan="free", months=0):
+        settings = Settings(
+            STOCKS_SOURCE="alpha_vantage", ALPHA_VANTAGE_API_KEY="k", STOCKS_ALPHA_VANTAGE_PLAN=plan
+        )
+        datasets = [one for one in DATASETS.values() if offers(settings, one)]
+        return find_failing(warehouse, tickers, datasets, intraday_months=months)
+
+    assert failing("A", "B", "C", "D") == {"A", "D"}
+    assert failing("B", "C", plan="premium", months=2) == {"C"}
+    assert failing("B", "C", plan="free", months=2) == set()
 
 
 def test_a_ticker_that_fails_does_not_hide_another_nor_the_job(refreshed):

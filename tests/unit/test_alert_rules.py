@@ -1,3 +1,4 @@
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from hypothesis import given
@@ -198,6 +199,17 @@ def test_a_refresh_of_other_tickers_recovers_none():
     assert texts == ["refresh failed: A: torn\nB: torn"]
     texts, _ = following((refresh(1, "A"), []), (refresh(2, asked=["A", "C"]), []))
     assert texts[1:] == ["refresh works again; it failed in run 1"]
+
+
+def test_a_ticker_that_works_in_one_job_fails_anew_in_another():
+    load = replace(refresh(1, "A"), run_id="load 1", job="load")
+    _, then = told([load], standing=Standing(TICKERS, ["A"]))
+    _, then = told([refresh(2, asked=["B"])], then, Standing(TICKERS, []))
+    again = replace(refresh(3, "A"), run_id="load 3", job="load")
+    assert told([again], then, Standing(TICKERS, ["A"]))[0] == []
+    _, then = told([refresh(2.5, asked=["A"])], then, Standing(TICKERS, []))
+    [alert], _ = told([again], then, Standing(TICKERS, ["A"]))
+    assert alert.text == "load failed: A: torn"
 
 
 def test_of_tickers_that_fail_those_that_are_new_are_told():
