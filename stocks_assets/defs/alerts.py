@@ -147,8 +147,8 @@ def alerts_sensor(
         ends = [*_ends(look, memory, records), *_ticks(look.instance, look.told)]
         standing = books.standing(look.tickers, look.told, ends)
         found, memory.told = find_alerts(memory.told, ends, standing)
-        if records:
-            memory.told = memory.told.looked_at(records[-1].update_timestamp)
+        if ends_at := [one.end_time for one in records if one.end_time]:
+            memory.told = memory.told.looked_at(datetime.fromtimestamp(max(ends_at), UTC))
         messages = [*memory.unsent, *(_message(one, messenger, ui_url) for one in found)]
         delivery = deliver(messages, messenger, at_most=_UNSENT_AT_MOST)
         memory.unsent = delivery.unsent

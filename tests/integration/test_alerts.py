@@ -27,7 +27,7 @@ from stocks_assets.adapters.backlog import find_failing
 from stocks_assets.adapters.messages import Message, Messenger, deliver
 from stocks_assets.adapters.sources.build import offers
 from stocks_assets.adapters.sources.sample import SampleSource
-from stocks_assets.adapters.warehouse import Failure, Warehouse
+from stocks_assets.adapters.warehouse import Failure, Warehouse, ensure_database
 from stocks_assets.defs.alerts import alerts_sensor
 from stocks_assets.defs.batch import Batch
 from stocks_assets.defs.checks import every_ticker_is_refreshed
@@ -453,6 +453,36 @@ def test_runs_that_are_no_news_do_not_hide_those_that_are(warehouse):
         look.end(fails=True)
         look()
         assert [text.splitlines()[0] for text in webhook.got] == ["stocks: nightly failed"]
+
+
+@pytest.mark.parametrize("zone", ["America/New_York", "Asia/Tokyo"])
+def test_what_ends_is_seen_whatever_the_time_zone_of_the_database(
+    servers, warehouse, monkeypatch, zone
+):
+    monkeypatch.setenv("PGTZ", zone)
+    url = servers.database_url.rsplit("/", 1)[0] + f"/dagster_{zone[:4].lower()}"
+    ensure_database(url)
+    storage = {
+        "module": "stocks_assets.defs.storage",
+        "class": "PooledPostgresStorage",
+        "config": {"postgres_url": url.replace("postgresql://", "postgresql+psycopg2://")},
+    }
+    with (
+        served(Webhook()) as webhook,
+        dg.instance_for_test(overrides={"storage": {"custom": storage}}) as instance,
+    ):
+        look = Looks(instance, warehouse, Messenger(webhook.url))
+        look()
+        backfill(instance, BulkActionStatus.FAILED)
+        look()
+        for fails in (True, False):
+            look.end(fails=fails)
+            look()
+    assert [text.splitlines()[0] for text in webhook.got] == [
+        "stocks: backfill abcdefgh failed",
+        "stocks: nightly failed",
+        "stocks: nightly works again",
+    ]
 
 
 class Vendor(SampleSource):
