@@ -177,16 +177,14 @@ class Settings(BaseSettings):
     @field_validator("alert_webhook_url")
     @classmethod
     def _is_webhook(cls, value: SecretStr | None) -> SecretStr | None:
-        parts = urlsplit(value.get_secret_value()) if value else None
-        if parts and (parts.scheme not in ("http", "https") or not parts.hostname):
+        if value and not _names_host(value.get_secret_value(), "http", "https"):
             raise ValueError("expected the URL of a webhook, https://..")
         return value
 
     @field_validator("alert_smtp_url")
     @classmethod
     def _is_mail_server(cls, value: SecretStr | None) -> SecretStr | None:
-        parts = urlsplit(value.get_secret_value()) if value else None
-        if parts and (parts.scheme not in ("smtp", "smtps") or not parts.hostname):
+        if value and not _names_host(value.get_secret_value(), "smtp", "smtps"):
             raise ValueError("expected smtp://user:password@host:port, or smtps:// for TLS")
         return value
 
@@ -309,6 +307,16 @@ def _names(field: FieldInfo) -> list[str]:
     if isinstance(alias, AliasChoices):
         return [str(name) for name in alias.choices]
     return [str(alias)]
+
+
+def _names_host(url: str, *schemes: str) -> bool:
+    """Tell whether `url` has one of `schemes`, a host, and no port that is none."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return False
+    return parts.scheme in schemes and bool(parts.hostname) and port != 0
 
 
 def _names_one_database(url: str) -> bool:

@@ -1,6 +1,6 @@
 """The backlog, made from what the warehouse knows."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -9,7 +9,7 @@ from stocks_assets.adapters.planning import calls_for
 from stocks_assets.adapters.sources.port import Source
 from stocks_assets.adapters.warehouse import Warehouse
 from stocks_assets.domain.backlog import find_backlog
-from stocks_assets.domain.datasets import DATASETS
+from stocks_assets.domain.datasets import DATASETS, MARKET, Dataset
 from stocks_assets.domain.payloads import SILVER_TABLES
 from stocks_assets.domain.planner import Priority, Want
 
@@ -32,13 +32,37 @@ def find_behind(warehouse: Warehouse, tickers: Sequence[str], *, gold_project: s
 
     `gold_project` is the digest of the dbt project that gold should be built by.
     """
-    inputs = [
-        (table.name, dataset.name) for table in SILVER_TABLES.values() for dataset in table.inputs
-    ]
     return Behind(
-        warehouse.tickers_behind_in_silver(tickers, inputs),
+        warehouse.tickers_behind_in_silver(tickers, _inputs()),
         list(warehouse.tickers_behind_in_gold(tickers, gold_project)),
     )
+
+
+def _inputs() -> list[tuple[str, str]]:
+    return [
+        (table.name, dataset.name) for table in SILVER_TABLES.values() for dataset in table.inputs
+    ]
+
+
+def find_failing(
+    warehouse: Warehouse,
+    tickers: Sequence[str],
+    datasets: Iterable[Dataset],
+    *,
+    intraday_months: int,
+) -> set[str]:
+    """Return those of `tickers`, and the market, of which something that is wanted failed last.
+
+    That is a call for one of `datasets`, or loading the newest objects into silver.
+    """
+    now, failed = datetime.now(UTC), warehouse.failed_fetches()
+    failing = {
+        call.ticker
+        for dataset in datasets
+        for call in calls_for(dataset, tickers, now, intraday_months)
+        if call in failed
+    }
+    return failing.union(warehouse.tickers_behind_in_silver([*tickers, MARKET], _inputs()))
 
 
 def make_backlog(

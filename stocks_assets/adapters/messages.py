@@ -2,27 +2,112 @@
 
 import smtplib
 import ssl
-from collections.abc import Callable
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from email.message import EmailMessage
+from email.utils import formatdate, make_msgid, parseaddr
+from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
 import httpx
 
 from stocks_assets.errors import StocksError
 
-_SECONDS = 15
+_SECONDS = 10
+# One that answers slowly keeps neither the other way nor who asks waiting for long.
+_SECONDS_A_WAY = 15
+# Answers that speak of what was sent, and not of whether anything can be.
+_OF_THE_TEXT = (400, 413, 422)
 
 
 class NotSentError(StocksError):
     """A message did not reach whoever takes it; the text says who and why, and no secret.
 
-    `sent` are the ways by which it did go out.
+    `is_of_text` tells that it was this text that was refused, and another one may be taken.
     """
 
-    def __init__(self, text: str, sent: frozenset[str]) -> None:
+    def __init__(self, text: str, *, is_of_text: bool = False) -> None:
         super().__init__(text)
-        self.sent = sent
+        self.is_of_text = is_of_text
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What to tell somebody, and the ways by which it has still to go out."""
+
+    subject: str
+    text: str
+    by: frozenset[str]
+
+
+class Sender(Protocol):
+    """Sends messages by one way or another."""
+
+    @property
+    def ways(self) -> Collection[str]:
+        """Return the names of the ways there are."""
+
+    def send(self, way: str, subject: str, text: str) -> None:
+        """Send by this way.
+
+        Raises:
+            NotSentError: it was not taken.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """How many messages went out by some way, which ones have still to, and what went wrong."""
+
+    sent: int
+    unsent: Sequence[Message]
+    trouble: Sequence[str]
+
+
+def deliver(messages: Sequence[Message], sender: Sender, *, at_most: int) -> Delivery:
+    """Send each message, the oldest first, by the ways that it has still to go.
+
+    A way that fails is left alone until the next time, the others are not. Of what is unsent the
+    newest `at_most` are kept.
+    """
+    left = [set(message.by.intersection(sender.ways)) for message in messages]
+    lost = [
+        f"not sent, as there is no {' and no '.join(sorted(message.by))} any more: "
+        f"{message.subject}"
+        for message, ways in zip(messages, left, strict=True)
+        if not ways
+    ]
+    sent: set[int] = set()
+    trouble = []
+    for way in sorted(sender.ways):
+        began = time.monotonic()
+        for number, message in enumerate(messages):
+            if way not in left[number]:
+                continue
+            if time.monotonic() - began > _SECONDS_A_WAY:
+                trouble.append(f"the {way} is slow")
+                break
+            try:
+                sender.send(way, message.subject, message.text)
+            except NotSentError as error:
+                trouble.append(str(error))
+                if error.is_of_text:
+                    continue
+                break
+            left[number].remove(way)
+            sent.add(number)
+    unsent = [
+        replace(message, by=frozenset(ways))
+        for message, ways in zip(messages, left, strict=True)
+        if ways
+    ]
+    lost += [
+        f"given up, as {at_most} newer messages wait: {message.subject} "
+        f"(by {' and '.join(sorted(message.by))})"
+        for message in unsent[:-at_most]
+    ]
+    return Delivery(len(sent), unsent[-at_most:], [*trouble, *lost])
 
 
 @dataclass(frozen=True)
@@ -38,33 +123,45 @@ class Messenger:
     mail_to: str | None = None
 
     def __repr__(self) -> str:
-        ways = [way for way, url in (("webhook", self.webhook_url), ("mail", self.smtp_url)) if url]
-        return f"Messenger({' and '.join(ways) or 'nowhere'})"
+        return f"Messenger({' and '.join(self._ways()) or 'nowhere'})"
 
-    def send(self, subject: str, text: str, *, except_by: frozenset[str] = frozenset()) -> None:
-        """Send by every way there is, even where one of them fails, `except_by` some.
+    @property
+    def ways(self) -> Collection[str]:
+        """Return the names of the ways that are set."""
+        return self._ways().keys()
+
+    def _ways(self) -> Mapping[str, Callable[[str, str], None]]:
+        has_mail = self.smtp_url is not None and self.mail_to is not None
+        return {
+            **({"webhook": self._post} if self.webhook_url is not None else {}),
+            **({"mail": self._mail} if has_mail else {}),
+        }
+
+    def send(self, way: str, subject: str, text: str) -> None:
+        """Send by this way.
 
         Raises:
-            NotSentError: one of them did not take it.
+            NotSentError: it was not taken.
         """
-        failed, sent = [], set(except_by)
-        ways: list[tuple[str, bool, Callable[[str, str], None]]] = [
-            ("webhook", self.webhook_url is not None, self._post),
-            ("mail", self.smtp_url is not None and self.mail_to is not None, self._mail),
-        ]
-        for name, is_set, way in ways:
-            if not is_set or name in except_by:
-                continue
-            try:
-                way(subject, text)
-                sent.add(name)
-            except httpx.HTTPStatusError as error:
-                failed.append(f"the {name} answered {error.response.status_code}")
-            except (httpx.HTTPError, smtplib.SMTPException, OSError) as error:
-                # Their texts may have the URL.
-                failed.append(f"no {name} was sent ({type(error).__name__})")
-        if failed:
-            raise NotSentError(f"{'; '.join(failed)}: {subject}", frozenset(sent))
+        try:
+            self._ways()[way](subject, text)
+        except httpx.HTTPStatusError as error:
+            status = error.response.status_code
+            raise NotSentError(
+                f"the {way} answered {status}: {subject}", is_of_text=status in _OF_THE_TEXT
+            ) from None
+        except (
+            httpx.HTTPError,
+            httpx.InvalidURL,
+            smtplib.SMTPException,
+            OSError,
+            ValueError,  # such as a password that cannot be encoded
+        ) as error:
+            # Their texts may have the URL.
+            raise NotSentError(
+                f"no {way} was sent ({type(error).__name__}): {subject}",
+                is_of_text=isinstance(error, smtplib.SMTPDataError),
+            ) from None
 
     def _post(self, subject: str, text: str) -> None:
         assert self.webhook_url is not None
@@ -80,6 +177,9 @@ class Messenger:
         message["Subject"] = subject
         message["To"] = self.mail_to
         message["From"] = user if "@" in user else self.mail_to.split(",")[0].strip()
+        # Without these two, many refuse a mail.
+        message["Date"] = formatdate()
+        message["Message-ID"] = make_msgid(domain=parseaddr(message["From"])[1].rpartition("@")[2])
         message.set_content(text)
         host, is_tls = server.hostname or "localhost", server.scheme == "smtps"
         secure = ssl.create_default_context()

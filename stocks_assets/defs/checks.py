@@ -39,7 +39,7 @@ def every_ticker_is_refreshed(
     failures: list[Failure] = []
     made: set[str] = set()
     while run is not None:
-        failures += [f for f in warehouse.failures(run.run_id) if _step_of(f) not in made]
+        failures += [f for f in warehouse.failures(run.run_id) if step_of(f) not in made]
         if run.step_keys_to_execute is None or run.parent_run_id is None:
             break
         made.update(run.step_keys_to_execute)
@@ -52,7 +52,8 @@ def every_ticker_is_refreshed(
     )
 
 
-def _step_of(failure: Failure) -> str:
+def step_of(failure: Failure) -> str:
+    """Return the step that makes the asset that failed."""
     return dg.AssetKey.from_user_string(failure.asset).to_python_identifier()
 
 

@@ -5,6 +5,9 @@ pool it has for its web server serves every process as well. And of the events t
 partitions a run is going to make it stores one after the other, in two transactions each: at 500
 tickers a minute of a backfill. Here they are stored in batches, as it does with those that say
 which partitions are made.
+
+Its columns have no time zone: written in another one than UTC, they are hours off when Dagster
+reads or compares them.
 """
 
 import warnings
@@ -17,6 +20,7 @@ from dagster._core.storage.event_log.schema import SqlEventLogStorageTable
 from dagster._serdes import ConfigurableClassData
 from dagster_postgres import DagsterPostgresStorage, PostgresEventLogStorage
 from dagster_postgres.utils import pg_url_from_config
+from sqlalchemy import event as listeners
 
 # Each process that opens the instance learns here what ranges of tickers stand for.
 import stocks_assets.defs.partitions  # noqa: F401
@@ -56,6 +60,12 @@ def _is_planned(event: dg.EventLogEntry) -> bool:
     return event.dagster_event_type == dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED
 
 
+def _use_utc(connection: Any, _: object) -> None:  # noqa: ANN401 # psycopg2's own
+    """Have times stored as Dagster takes them, whatever the server's time zone is."""
+    with connection, connection.cursor() as cursor:
+        cursor.execute("set time zone 'UTC'")
+
+
 class PooledPostgresStorage(DagsterPostgresStorage):
     """`DagsterPostgresStorage` that keeps its connections."""
 
@@ -71,4 +81,6 @@ class PooledPostgresStorage(DagsterPostgresStorage):
             part.optimize_for_webserver(
                 statement_timeout=60_000, pool_recycle=3600, max_overflow=20
             )
+            engine = part._engine  # type: ignore[union-attr]  # noqa: SLF001 # of all three
+            listeners.listen(engine, "connect", _use_utc)
         return storage

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from hypothesis import given
@@ -5,8 +6,10 @@ from hypothesis import strategies as st
 
 from stocks_assets.domain.alerts import (
     OVERLAP,
+    TICKERS_AT_MOST,
     Finished,
     Run,
+    Standing,
     State,
     Told,
     Verdict,
@@ -22,13 +25,9 @@ def run(number, succeeded, *, job="refresh", minute=None):
     return Finished(f"run {number}", job, at, succeeded, "" if succeeded else "A: the line is dead")
 
 
-def told(runs, since=None):
+def told(runs, since=None, standing=None):
     """The alerts on `runs`, and what is told in the end."""
-    then, alerts = since or Told(START), []
-    for alert, after in find_alerts(then, runs):
-        then = after
-        alerts += [alert] if alert else []
-    return alerts, then
+    return find_alerts(since or Told(START), runs, standing or Standing())
 
 
 def test_a_job_that_fails_is_told_once_until_it_works_again():
@@ -50,7 +49,7 @@ def test_jobs_fail_each_for_itself():
         ("load", False),
         ("load", True),
     ]
-    assert dict(then.failing) == {"refresh": "run 1"}
+    assert {job: one.run_id for job, one in then.failing.items()} == {"refresh": "run 1"}
 
 
 def test_what_ended_before_anybody_listened_is_no_news():
@@ -68,6 +67,15 @@ def test_what_is_kept_of_what_was_judged_does_not_grow():
     _, then = told([run(number, True) for number in range(300)])
     assert then.until == START + timedelta(minutes=299) - OVERLAP
     assert len(then.seen) == 11
+
+
+def test_what_is_no_news_is_not_looked_at_for_ever():
+    _, then = told([run(1, False)])
+    later = then.looked_at(START + timedelta(minutes=60))
+    assert later.until == START + timedelta(minutes=60) - OVERLAP
+    assert later.looked_at(START).until == later.until
+    [alert], _ = told([run(61, True)], later)
+    assert alert.recovered
 
 
 def of_request(*states, again=()):
@@ -115,6 +123,20 @@ def test_what_somebody_stopped_is_neither_a_failure_nor_a_recovery():
     assert not judge(of_request(State.FAILED, State.STOPPED), expected=2).succeeded
 
 
+def test_how_a_backfill_stands_counts_until_something_is_done_again():
+    fine = of_request(State.SUCCEEDED)
+    failed = Run("backfill", State.FAILED, minute(5))
+    assert judge(fine, own=failed) == Verdict(False, minute(5), ["backfill"])
+    assert judge([], own=failed) == Verdict(False, minute(5), ["backfill"])
+    again = Run("run 9", State.SUCCEEDED, minute(9), "run 0")
+    assert judge([*fine, again], own=failed) == Verdict(True, minute(9), ["run 9"])
+    assert judge(fine, own=Run("backfill", State.AT_WORK)) is None
+    assert judge(fine, own=Run("backfill", State.STOPPED, minute(5))) is None
+    assert not judge(
+        of_request(State.FAILED), own=Run("backfill", State.STOPPED, minute(5))
+    ).succeeded
+
+
 runs = st.lists(
     st.tuples(st.integers(0, 5), st.booleans(), st.sampled_from(["refresh", "load"])), max_size=12
 ).map(lambda some: [run(n, ok, job=job, minute=at) for n, (at, ok, job) in enumerate(some)])
@@ -139,3 +161,144 @@ def test_alerts_of_a_job_take_turns(finished):
     for job in ("refresh", "load"):
         turns = [alert.recovered for alert in alerts if alert.job == job]
         assert turns == [bool(number % 2) for number in range(len(turns))]
+
+
+TICKERS = ["A", "B", "C"]
+
+
+def refresh(number, *failed, asked=None, reason=""):
+    """A refresh in which these tickers failed, or the whole did."""
+    lines = {ticker: [f"{ticker}: torn"] for ticker in failed}
+    at = START + timedelta(minutes=number)
+    is_fine = not failed and not reason
+    return Finished(f"run {number}", "refresh", at, is_fine, reason, "", lines, asked)
+
+
+def following(*steps, tickers=TICKERS):
+    """The texts told of refreshes, each with the tickers that fail then."""
+    then, texts = Told(START), []
+    for end, failing in steps:
+        alerts, then = told([end], then, Standing(tickers, failing))
+        texts += [alert.text for alert in alerts]
+    return texts, then
+
+
+def test_a_refresh_that_passes_over_a_broken_ticker_has_not_recovered():
+    texts, then = following(
+        (refresh(1, "A"), ["A"]),
+        (refresh(2), ["A"]),
+        (refresh(3, "A"), ["A"]),
+        (refresh(4), ["A"]),
+    )
+    assert texts == ["refresh failed: A: torn"]
+    assert told([refresh(5)], then, Standing(TICKERS, []))[0][0].recovered
+
+
+def test_a_refresh_of_other_tickers_recovers_none():
+    texts, _ = following((refresh(1, "A", "B"), []), (refresh(2, asked=["C"]), []))
+    assert texts == ["refresh failed: A: torn\nB: torn"]
+    texts, _ = following((refresh(1, "A"), []), (refresh(2, asked=["A", "C"]), []))
+    assert texts[1:] == ["refresh works again; it failed in run 1"]
+
+
+def test_a_ticker_that_works_in_one_job_fails_anew_in_another():
+    load = replace(refresh(1, "A"), run_id="load 1", job="load")
+    _, then = told([load], standing=Standing(TICKERS, ["A"]))
+    _, then = told([refresh(2, asked=["B"])], then, Standing(TICKERS, []))
+    again = replace(refresh(3, "A"), run_id="load 3", job="load")
+    assert told([again], then, Standing(TICKERS, ["A"]))[0] == []
+    _, then = told([refresh(2.5, asked=["A"])], then, Standing(TICKERS, []))
+    [alert], _ = told([again], then, Standing(TICKERS, ["A"]))
+    assert alert.text == "load failed: A: torn"
+
+
+def test_of_tickers_that_fail_those_that_are_new_are_told():
+    texts, _ = following(
+        (refresh(1, "A"), ["A"]),
+        (refresh(2, "A", "B"), ["A", "B"]),
+        (refresh(3, "B"), ["B"]),
+        (refresh(4, "A", "B"), ["A", "B"]),
+    )
+    assert texts == [
+        "refresh failed: A: torn",
+        "refresh failed: B: torn\nand 1 as before",
+        "refresh failed: A: torn\nand 1 as before",
+    ]
+
+
+def test_a_job_that_fails_as_a_whole_is_told_whichever_ticker_fails_beside():
+    texts, _ = following(
+        (refresh(1, "A"), ["A"]),
+        (refresh(2, "A", reason="gold: no space"), ["A"]),
+        (refresh(3, reason="gold: no space"), ["A"]),
+        (refresh(4), ["A"]),
+        (refresh(5), []),
+    )
+    assert texts == [
+        "refresh failed: A: torn",
+        "refresh failed: gold: no space\nand 1 as before",
+        "refresh works again; it failed in run 1",
+    ]
+
+
+def test_a_ticker_that_left_the_universe_is_not_waited_for():
+    _, then = following((refresh(1, "A"), ["A"]))
+    [alert], _ = told([refresh(2, asked=["B"])], then, Standing(["B"], []))
+    assert alert.recovered
+
+
+def test_of_more_tickers_than_are_remembered_all_have_to_work():
+    many = [f"T{number}" for number in range(TICKERS_AT_MOST + 1)]
+    [text, *more], then = following(
+        (refresh(1, *many), many),
+        (refresh(2, *many), many),
+        (refresh(3), many[:2]),
+        (refresh(4, "T0"), many[:2]),
+        tickers=many,
+    )
+    assert text.endswith(f"and {len(many) - 10} more")
+    assert more == []
+    assert then.failing["refresh"].tickers == {"T0", "T1"}
+    assert told([refresh(5)], then, Standing(many, []))[0][0].recovered
+
+
+some = st.sets(st.sampled_from(TICKERS))
+
+
+@given(st.lists(st.tuples(some, some, some, st.booleans()), max_size=15))
+def test_each_failure_is_told_once_and_nothing_works_that_fails(days):
+    """Each day tickers are broken, asked for and due; what is not due is not called for."""
+    then, answers, named = Told(START), {}, set()
+    for number, (broken, asked, due, breaks) in enumerate(days):
+        called = {ticker for ticker in asked if ticker in due}
+        answers |= {ticker: ticker not in broken for ticker in called}
+        failed = called & broken
+        failing = {ticker for ticker, answered in answers.items() if not answered}
+        end = refresh(number, *failed, asked=asked, reason="gold" if breaks else "")
+        alerts, then = told([end], then, Standing(TICKERS, failing))
+        told_of = then.failing["refresh"].tickers if "refresh" in then.failing else set()
+        # What was told and works, once it was asked for, may be told again.
+        named = {ticker for ticker in named if ticker in failing or ticker not in asked}
+        assert len(alerts) <= 1
+        for alert in alerts:
+            if alert.recovered:
+                assert not failed
+                assert not named
+                continue
+            new = {line.split(":")[0] for line in alert.text.split("failed: ")[1].splitlines()}
+            new &= set(TICKERS)
+            assert not new & named
+            named |= new
+        assert failed <= named
+        assert named & failing <= told_of
+
+
+@given(st.lists(st.tuples(some, some), max_size=15))
+def test_a_recovery_follows_a_failure_that_was_told(days):
+    steps = [(refresh(n, *failed), failing) for n, (failed, failing) in enumerate(days)]
+    then, failing = Told(START), False
+    for end, fail in steps:
+        alerts, then = told([end], then, Standing(TICKERS, fail))
+        for alert in alerts:
+            assert failing or not alert.recovered
+            failing = not alert.recovered

@@ -176,6 +176,16 @@ def test_an_s3_url_that_cannot_be_used_is_refused_without_being_shown(monkeypatc
     assert SECRET not in text
 
 
+@pytest.mark.parametrize(
+    "url", ["nonsense", "ftp://host", "smtp://", "smtp://host:port", f"smtp://me:a/{SECRET}@host"]
+)
+def test_a_mail_server_that_cannot_be_used_is_refused_without_being_shown(monkeypatch, url):
+    monkeypatch.setenv("STOCKS_ALERT_MAIL_TO", "me@example.com")
+    text = refusal(monkeypatch, "STOCKS_ALERT_SMTP_URL", url)
+    assert "expected smtp://user:password@host:port" in text
+    assert SECRET not in text
+
+
 def test_every_bad_value_is_told_at_once_and_on_one_line(monkeypatch):
     monkeypatch.setenv("STOCKS_SOURCE", "nonsense")
     text = refusal(monkeypatch, "STOCKS_HOME", __file__)

@@ -9,6 +9,7 @@ from stocks_assets.adapters.sources.replay import ReplaySource
 from stocks_assets.adapters.sources.sample import SampleSource
 from stocks_assets.adapters.warehouse import Warehouse
 from stocks_assets.domain.calendar import last_closed_session
+from stocks_assets.domain.datasets import Dataset
 from stocks_assets.domain.sample_market import SampleMarket
 from stocks_assets.errors import SettingsError
 from stocks_assets.settings import Settings
@@ -29,6 +30,12 @@ def call_rates(settings: Settings) -> Rates:
         choose(settings.calls_per_minute, plan.per_minute),
         choose(settings.calls_per_day, plan.per_day),
     )
+
+
+def offers(settings: Settings, dataset: Dataset) -> bool:
+    """Tell whether the source that STOCKS_SOURCE names offers `dataset`, without opening it."""
+    is_premium = settings.source != "alpha_vantage" or settings.alpha_vantage_plan == "premium"
+    return is_premium or not dataset.is_premium
 
 
 def build_source(settings: Settings, warehouse: Warehouse | None = None) -> Source:
