@@ -4,7 +4,7 @@ dagster-postgres opens a connection for each statement, which costs more than th
 pool it has for its web server serves every process as well. And of the events that say which
 partitions a run is going to make it stores one after the other, in two transactions each: at 500
 tickers a minute of a backfill. Here they are stored in batches, as it does with those that say
-which partitions are made.
+which partitions are made; and of either kind the statement is made once, not anew for each batch.
 
 Its columns have no time zone: written in another one than UTC, they are hours off when Dagster
 reads or compares them.
@@ -29,22 +29,33 @@ import stocks_assets.defs.partitions  # noqa: F401
 warnings.filterwarnings("ignore", "Handling yaml-defined logging", dg.BetaWarning)
 
 
+_OF_PARTITIONS = (
+    dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED,
+    dg.DagsterEventType.ASSET_MATERIALIZATION,
+)
+
+
 class BatchingEventLog(PostgresEventLogStorage):
-    """`PostgresEventLogStorage` that stores planned materializations in batches too."""
+    """`PostgresEventLogStorage` that stores the events of partitions in batches."""
 
     def store_event_batch(self, events: Sequence[dg.EventLogEntry]) -> None:
-        """Store `events`: one statement for those about assets, whatever they say of them."""
-        if not any(_is_planned(event) for event in events):
+        """Store `events`: one statement for those that say which partitions are, or will be, made.
+
+        What else there is goes its usual way.
+        """
+        checks = [event for event in events if event.dagster_event_type in ASSET_CHECK_EVENTS]
+        others = [event for event in events if event.dagster_event_type not in ASSET_CHECK_EVENTS]
+        if not others or not all(event.dagster_event_type in _OF_PARTITIONS for event in others):
             super().store_event_batch(events)
             return
-        checks = [event for event in events if event.dagster_event_type in ASSET_CHECK_EVENTS]
         for event in checks:
             self.store_event(event)
-        others = [event for event in events if event.dagster_event_type not in ASSET_CHECK_EVENTS]
-        statement = self.prepare_insert_event_batch(others)
+        statement = SqlEventLogStorageTable.insert().returning(
+            SqlEventLogStorageTable.c.id, sort_by_parameter_order=True
+        )
         with self._connect() as connection:
-            result = connection.execute(statement.returning(SqlEventLogStorageTable.c.id))
-            ids = [int(row[0]) for row in result.fetchall()]
+            rows = [self._event_to_row(event) for event in others]
+            ids: list[int] = list(connection.execute(statement, rows).scalars())
         # Of each asset, the table of assets keeps the last.
         last = {
             event.get_dagster_event().asset_key: (event, number)
@@ -54,10 +65,6 @@ class BatchingEventLog(PostgresEventLogStorage):
             self._store_asset_event_tags(connection, others, ids)
             for event, number in last.values():
                 self._store_asset_event(connection, event, number)
-
-
-def _is_planned(event: dg.EventLogEntry) -> bool:
-    return event.dagster_event_type == dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED
 
 
 def _use_utc(connection: Any, _: object) -> None:  # noqa: ANN401 # psycopg2's own

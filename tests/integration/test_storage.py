@@ -7,6 +7,7 @@ from dagster._core.events import (
     AssetMaterializationPlannedData,
     DagsterEvent,
     DagsterEventType,
+    StepMaterializationData,
 )
 from dagster_postgres import PostgresEventLogStorage
 
@@ -46,6 +47,21 @@ def planned():
     )
 
 
+def made():
+    for ticker in ("A", "B"):
+        made_of = dg.AssetMaterialization(
+            ASSETS[0], partition=ticker, tags={"dagster/data_version": f"of {ticker}"}
+        )
+        yield entry(
+            DagsterEvent(
+                event_type_value=DagsterEventType.ASSET_MATERIALIZATION.value,
+                job_name="a_job",
+                event_specific_data=StepMaterializationData(made_of),
+                step_key="s",
+            )
+        )
+
+
 def stored(servers, kind):
     """Store events in a database of their own and return all that is asked of them."""
     url = servers.database_url.rsplit("/", 1)[0] + f"/events_{kind.__name__.lower()}"
@@ -54,6 +70,7 @@ def stored(servers, kind):
         url.replace("postgresql://", "postgresql+psycopg2://"), should_autocreate_tables=True
     )
     log.store_event_batch(list(planned()))
+    log.store_event_batch(list(made()))
     with psycopg.connect(url) as connection:
         rows = connection.execute(ROWS).fetchall()
     records = {r.asset_entry.asset_key: r.asset_entry.last_run_id for r in log.get_asset_records()}
@@ -64,12 +81,19 @@ def stored(servers, kind):
         for asset in ASSETS
     }
     checks = log.get_latest_asset_check_execution_by_key([dg.AssetCheckKey(ASSETS[0], "is_right")])
+    versions = log.get_latest_tags_by_partition(
+        ASSETS[0], DagsterEventType.ASSET_MATERIALIZATION, tag_keys=["dagster/data_version"]
+    )
+    newest = log.get_asset_records([ASSETS[0]])[0].asset_entry.last_materialization
     log.dispose()
-    return rows, records, attempts, [check.status for check in checks.values()]
+    found = [check.status for check in checks.values()]
+    return rows, records, attempts, found, versions, newest.asset_materialization.partition
 
 
-def test_planned_partitions_in_batches_are_stored_as_one_by_one(servers):
+def test_partitions_in_batches_are_stored_as_one_by_one(servers):
     ours, dagsters = stored(servers, BatchingEventLog), stored(servers, PostgresEventLogStorage)
     assert ours == dagsters
-    assert len(ours[0]) == 7
-    assert ours[2] == {asset: {"A", "B", "C"} for asset in ASSETS}
+    assert len(ours[0]) == 9
+    assert ours[2] == {ASSETS[0]: {"C"}, ASSETS[1]: {"A", "B", "C"}}
+    assert ours[4] == {ticker: {"dagster/data_version": f"of {ticker}"} for ticker in ("A", "B")}
+    assert ours[5] == "B"
