@@ -82,6 +82,29 @@ def test_of_a_ticker_that_was_used_twice_the_last_listing_counts():
     assert gaps(since, twice) == []
 
 
+def test_a_ticker_lacks_nothing_between_two_listings():
+    gone_on, back_on = date(2026, 3, 31), date(2026, 9, 1)
+    twice = listings(
+        ("A", date(2001, 1, 2), gone_on), ("A", back_on, date(9999, 12, 31)), ("B", None, LAST)
+    )
+    listed = [day for day in CLOSED if not gone_on < day < back_on]
+    assert gaps(listed, twice) == []
+    lacking = [day for day in listed if day not in (gone_on, back_on, date(2026, 10, 1))]
+    assert gaps(lacking, twice) == [
+        Gap("A", Place.INSIDE, gone_on, gone_on, 1),
+        Gap("A", Place.INSIDE, back_on, back_on, 1),
+        Gap("A", Place.INSIDE, date(2026, 10, 1), date(2026, 10, 1), 1),
+    ]
+    # A bar of the time between makes up for none that is missing.
+    between = next(day for day in CLOSED if day > gone_on)
+    stored = sorted([*(day for day in listed if day != date(2026, 10, 1)), between])
+    assert gaps(stored, twice) == [Gap("A", Place.INSIDE, date(2026, 10, 1), date(2026, 10, 1), 1)]
+    # Of the one that is gone nothing more is to come.
+    first = [day for day in CLOSED if day <= gone_on]
+    since = [day for day in CLOSED if day >= back_on]
+    assert gaps(first, twice) == [Gap("A", Place.AFTER, back_on, LAST, len(since))]
+
+
 @given(st.sets(st.sampled_from(CLOSED), min_size=1), st.sampled_from([None, *CLOSED[:40]]))
 def test_what_is_stored_and_what_is_missing_are_the_expected_sessions(stored, listed_on):
     days = sorted(stored)
