@@ -129,6 +129,20 @@ class Expectation:
         return Gap(ticker, place, missing[0], missing[-1], len(missing)) if missing else None
 
 
+def find_lost(noted: Mapping[str, int | None], stored: Mapping[str, int]) -> dict[str, int]:
+    """Return how many rows are gone of each ticker that has fewer `stored` than were `noted`.
+
+    `noted` is how many there were after the last load, None where they were not counted.
+    """
+    missing = {ticker: (count or 0) - stored.get(ticker, 0) for ticker, count in noted.items()}
+    return {ticker: count for ticker, count in missing.items() if count > 0}
+
+
+def describe_lost(count: int) -> str:
+    """Return such as `3 rows are gone from silver/daily_bars`."""
+    return f"{'a row is' if count == 1 else f'{count} rows are'} gone from silver/daily_bars"
+
+
 def can_be_filled(gap: Gap, last: Checked | None) -> bool:
     """Tell whether asking for the ticker's daily bars may bring sessions of the gap.
 

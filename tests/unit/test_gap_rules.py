@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from stocks_assets.domain.calendar import NEW_YORK, sessions
 from stocks_assets.domain.datasets import Call
-from stocks_assets.domain.gaps import Expectation, Gap, Holding, Place, can_be_filled
+from stocks_assets.domain.gaps import Expectation, Gap, Holding, Place, can_be_filled, find_lost
 from stocks_assets.domain.planner import Checked, Priority, Want, is_due
 
 NOW = datetime(2026, 11, 21, 15, tzinfo=UTC)  # a Saturday
@@ -147,6 +147,12 @@ def test_a_session_that_came_late_is_asked_for_the_same_night_and_once():
     # What the vendor does not know is not asked for because of a gap.
     unknown = Checked(evening, "UnknownSymbol")
     assert not is_due(Want(call, Priority.NORMAL, unknown, is_lacking=True), night)
+
+
+def test_rows_are_lost_where_there_are_fewer_than_a_load_left():
+    noted = {"WHOLE": 5, "MORE": 5, "LESS": 5, "NOTHING": 5, "UNCOUNTED": None}
+    stored = {"WHOLE": 5, "MORE": 6, "LESS": 3, "UNCOUNTED": 1, "NEVER LOADED": 1}
+    assert find_lost(noted, stored) == {"LESS": 2, "NOTHING": 5}
 
 
 def test_a_gap_is_told_in_words():
