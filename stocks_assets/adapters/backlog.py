@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from stocks_assets.adapters.gaps import find_gaps, find_lost_bars
+from stocks_assets.adapters.gaps import count_bars, find_gaps
 from stocks_assets.adapters.planning import calls_for
 from stocks_assets.adapters.sources.port import Source
 from stocks_assets.adapters.warehouse import Warehouse
@@ -44,11 +44,11 @@ def find_behind(warehouse: Warehouse, tickers: Sequence[str], *, gold_project: s
     inputs = [
         (table.name, dataset.name) for table in SILVER_TABLES.values() for dataset in table.inputs
     ]
-    holdings = warehouse.holdings(tickers)
+    holdings, lost = count_bars(warehouse, tickers)
     return Behind(
         warehouse.tickers_behind_in_silver(tickers, inputs),
         list(warehouse.tickers_behind_in_gold(tickers, gold_project)),
-        find_lost_bars(warehouse, tickers, holdings),
+        lost,
         holdings,
     )
 

@@ -49,18 +49,18 @@ def find_gaps(
     return found
 
 
-def find_lost_bars(
-    warehouse: Warehouse, tickers: Sequence[str], holdings: Sequence[Holding]
-) -> dict[str, int]:
-    """Return how many daily bars silver has lost of each of `tickers` that was loaded with more.
-
-    `holdings` are those of `tickers`.
-    """
+def count_bars(
+    warehouse: Warehouse, tickers: Sequence[str]
+) -> tuple[list[Holding], dict[str, int]]:
+    """Return the holdings of `tickers`, and how many daily bars are gone of each that had more."""
+    # Read before the bars are counted: those that a load adds meanwhile are not missed.
     loads = warehouse.silver_loads(DAILY_BARS.name, tickers)
-    return find_lost(
+    holdings = warehouse.holdings(tickers)
+    lost = find_lost(
         {ticker: load.stored_count for ticker, load in loads.items()},
         {holding.ticker: holding.count for holding in holdings},
     )
+    return holdings, lost
 
 
 def find_lacking(

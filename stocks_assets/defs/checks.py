@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
-from stocks_assets.adapters.gaps import find_gaps, find_lost_bars
+from stocks_assets.adapters.gaps import count_bars, find_gaps
 from stocks_assets.adapters.warehouse import Failure, Warehouse
 from stocks_assets.defs.batch import failure_table
 from stocks_assets.defs.partitions import INBOX_KEY
@@ -68,8 +68,7 @@ def sessions_are_complete(
 ) -> dg.AssetCheckResult:
     """Warn of sessions that are missing and can be had."""
     tickers = universe(context.instance)
-    holdings = warehouse.holdings(tickers)
-    lost = find_lost_bars(warehouse, tickers, holdings)
+    holdings, lost = count_bars(warehouse, tickers)
     found = find_gaps(warehouse, tickers, datetime.now(UTC), holdings)
     fillable = [gap for gap, is_fillable in found if is_fillable]
     lacking = [gap for gap, is_fillable in found if not is_fillable and gap.ticker not in lost]
