@@ -504,6 +504,19 @@ class Warehouse:
                 standing.append((ticker, text, reason))
         return Rejections(int(loaded[0]), int(loaded[1]), by_rule, standing)
 
+    def rejected_labels(self, table: str) -> dict[str, list[str]]:
+        """Return, by ticker, the vendor's labels of the bars that `rejections` counts."""
+        with self.connect() as connection:
+            return dict(
+                connection.execute(
+                    SQL(
+                        "select ticker, array_agg(row_values ->> 'label') {} "
+                        "and row_values ->> 'label' is not null group by 1"
+                    ).format(_REJECTED),
+                    {"table": table},
+                ).fetchall()
+            )
+
     def record_refused_objects(
         self, table: str, refused: Sequence[tuple[str, str, str]], began_at: datetime
     ) -> None:

@@ -129,6 +129,12 @@ class Expectation:
         return Gap(ticker, place, missing[0], missing[-1], len(missing)) if missing else None
 
 
+def count_rejected(gap: Gap, labels: Mapping[str, Iterable[str]]) -> int:
+    """Return how many sessions of the gap have rows that were rejected, dated by `labels`."""
+    days = set(labels.get(gap.ticker, ()))
+    return sum(str(gap.first) <= day <= str(gap.last) for day in days)
+
+
 def find_lost(noted: Mapping[str, int | None], stored: Mapping[str, int]) -> dict[str, int]:
     """Return how many rows are gone of each ticker that has fewer `stored` than were `noted`.
 

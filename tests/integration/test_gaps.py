@@ -1,5 +1,6 @@
 """Sessions that are missing: seen, told, and made good by the next catch-up."""
 
+import json
 from datetime import UTC, date, datetime, timedelta
 
 import dagster as dg
@@ -91,6 +92,28 @@ class Free(SampleSource):
         endpoint = dataset.endpoints[1]
         body = MARKET.reply(endpoint.function, ticker, self._last_session(), outputsize="compact")
         return classify(endpoint, body)
+
+
+class Damaged(SampleSource):
+    """A vendor whose newest daily bar has no price that can be."""
+
+    def fetch(self, dataset, ticker, part=""):
+        outcome = super().fetch(dataset, ticker, part)
+        if dataset != DAILY_BARS:
+            return outcome
+        reply = json.loads(outcome.body)
+        reply["Time Series (Daily)"][str(self._last_session())]["1. open"] = "-1"
+        return classify(dataset.endpoints[0], json.dumps(reply).encode())
+
+
+def test_a_session_whose_row_was_rejected_is_no_lack_of_the_vendor(world):
+    world.add(*TICKERS)
+    settled = last_closed_session(datetime.now(UTC) - SETTLES_AFTER)
+    assert world.refresh(Damaged(MARKET, lambda: settled), TICKERS, layers=INGEST).success
+    told = checked(world)
+    assert told.passed
+    assert told.metadata["sessions_with_rejected_rows"].value == len(TICKERS)
+    assert told.metadata["sessions_the_vendor_has_not"].value == 0
 
 
 def bars(world):

@@ -6,7 +6,15 @@ from hypothesis import strategies as st
 
 from stocks_assets.domain.calendar import NEW_YORK, sessions
 from stocks_assets.domain.datasets import Call
-from stocks_assets.domain.gaps import Expectation, Gap, Holding, Place, can_be_filled, find_lost
+from stocks_assets.domain.gaps import (
+    Expectation,
+    Gap,
+    Holding,
+    Place,
+    can_be_filled,
+    count_rejected,
+    find_lost,
+)
 from stocks_assets.domain.planner import Checked, Priority, Want, is_due
 
 NOW = datetime(2026, 11, 21, 15, tzinfo=UTC)  # a Saturday
@@ -147,6 +155,13 @@ def test_a_session_that_came_late_is_asked_for_the_same_night_and_once():
     # What the vendor does not know is not asked for because of a gap.
     unknown = Checked(evening, "UnknownSymbol")
     assert not is_due(Want(call, Priority.NORMAL, unknown, is_lacking=True), night)
+
+
+def test_of_a_gap_the_sessions_are_told_apart_whose_rows_were_rejected():
+    gap = Gap("A", Place.INSIDE, date(2026, 11, 6), date(2026, 11, 9), 2)
+    labels = {"A": ["2026-11-05", "2026-11-06", "2026-11-06", "never"], "B": ["2026-11-09"]}
+    assert count_rejected(gap, labels) == 1
+    assert count_rejected(gap, {}) == 0
 
 
 def test_rows_are_lost_where_there_are_fewer_than_a_load_left():
