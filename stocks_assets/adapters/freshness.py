@@ -36,9 +36,7 @@ def find_stale_bars(
         Expectation(days, warehouse.listings(), now),
         relation,
         answers={
-            call.ticker: checked
-            for call, checked in warehouse.fetches().items()
-            if call.dataset == DAILY_BARS.name
+            call.ticker: checked for call, checked in warehouse.fetches(DAILY_BARS.name).items()
         },
         behind=behind,
     )

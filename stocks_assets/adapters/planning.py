@@ -8,14 +8,22 @@ from stocks_assets.adapters.sources.port import Source
 from stocks_assets.adapters.warehouse import Warehouse
 from stocks_assets.domain.calendar import NEW_YORK
 from stocks_assets.domain.datasets import DAILY_BARS, DATASETS, MARKET, Call, Dataset, parts_of
-from stocks_assets.domain.listings import delisted_since
+from stocks_assets.domain.gaps import Holding
+from stocks_assets.domain.listings import delisted_since, listed_since
 from stocks_assets.domain.planner import Plan, Priority, Want, plan_calls
 
 
 def make_plan(
-    source: Source, warehouse: Warehouse, tickers: Sequence[str], *, intraday_months: int
+    source: Source,
+    warehouse: Warehouse,
+    tickers: Sequence[str],
+    *,
+    intraday_months: int,
+    holdings: Sequence[Holding] | None = None,
 ) -> Plan | None:
     """Return the plan for all datasets of the market and of `tickers`; None where calls are free.
+
+    `holdings` spare counting the bars of `tickers`, where who asks has them counted.
 
     Steps of one run that each make the plan and then their own part of its calls keep to one plan:
     what a step has called for is fresh to the next, and gone from the allowance.
@@ -25,14 +33,16 @@ def make_plan(
         return None
     now = datetime.now(UTC)
     fetches, priorities = warehouse.fetches(), warehouse.priorities()
-    delisted = delisted_since(warehouse.listings())
-    lacking = find_lacking(warehouse, tickers, now)
+    listings = warehouse.listings()
+    delisted, listed = delisted_since(listings), listed_since(listings)
+    lacking = find_lacking(warehouse, tickers, now, holdings)
     wants = (
         Want(
             call,
             _priority(call, priorities),
             fetches.get(call),
             delisted.get(call.ticker),
+            listed.get(call.ticker),
             is_lacking=call.dataset == DAILY_BARS.name and call.ticker in lacking,
         )
         for dataset in DATASETS.values()

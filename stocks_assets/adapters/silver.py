@@ -31,6 +31,7 @@ from stocks_assets.adapters.warehouse import RejectedRow, SilverLoad, Warehouse
 from stocks_assets.domain.bronze_key import BronzeKey
 from stocks_assets.domain.calendar import exchange_calendar_frame
 from stocks_assets.domain.datasets import DROPPED
+from stocks_assets.domain.gaps import find_lost
 from stocks_assets.domain.payloads import Shaped, SilverTable
 from stocks_assets.errors import PayloadError
 
@@ -88,8 +89,9 @@ def load(
     """Load `table` for `tickers` from bronze, yielding each ticker as it is done.
 
     With `only_stale`, the objects since the last load are loaded in their order, and a ticker that
-    has none is passed over; one with an object that came late, after newer ones had been loaded, is
-    built anew from all of its objects. Without it, the newest ones are then loaded again.
+    has none is passed over. Without it, the newest ones are then loaded again. One with an object
+    that came late, after newer ones had been loaded, or of which the table has fewer rows than the
+    last load left, is built anew from all of its objects.
 
     An object that cannot be believed is passed over, later ones are loaded, and its ticker fails
     unless one of them is newer of the same. After an object that cannot be had, no later one of its
@@ -115,7 +117,7 @@ def _load(
     for dataset in table.inputs:
         bronze.sync_index(dataset)
     began_at = warehouse.now()
-    late = warehouse.tickers_with_late_objects(table.name, tickers)
+    anew = warehouse.tickers_with_late_objects(table.name, tickers)
     steps: list[_Step] = []
     loaded_from: dict[str, Objects] = {}
     for start in range(0, len(tickers), _TICKERS_PER_PLAN):
@@ -124,19 +126,30 @@ def _load(
         yield from _explain_lack(
             warehouse, table, [ticker for ticker in batch if not newest[ticker]], only_stale
         )
-        in_order = {ticker: objects for ticker, objects in newest.items() if ticker not in late}
+        having = [ticker for ticker in batch if newest[ticker]]
+        anew |= _lost_rows(warehouse, table, having).keys()
+        in_order = {ticker: objects for ticker, objects in newest.items() if ticker not in anew}
         groups, before = _pending(bronze, warehouse, table, in_order, only_stale=only_stale)
         steps += _steps(groups)
         loaded_from |= before
     with SilverStore(warehouse) as store:
         loading = _Loading(bronze, warehouse, store, table, began_at, accept_shorter)
         yield from loading.run(steps, loaded_from)
-    if late:
+    if anew:
         if accept_shorter:
             # That somebody decides to take the newest says nothing of what was refused before.
-            for objects in bronze.newest_of(table.inputs, sorted(late)).values():
+            for objects in bronze.newest_of(table.inputs, sorted(anew)).values():
                 bronze.accept(table.name, objects.values())
-        yield from _rebuild(bronze, warehouse, table, sorted(late))
+        yield from _rebuild(bronze, warehouse, table, sorted(anew))
+
+
+def _lost_rows(warehouse: Warehouse, table: SilverTable, tickers: Sequence[str]) -> dict[str, int]:
+    """Return of which of `tickers` rows are gone since their last load, and how many."""
+    loads = warehouse.silver_loads(table.name, tickers)
+    return find_lost(
+        {ticker: load.stored_count for ticker, load in loads.items()},
+        SilverStore(warehouse).counts(table, list(loads)),
+    )
 
 
 def rebuild(
@@ -601,6 +614,7 @@ class _Loading:
         changes: Mapping[str, Mapping[str, int]],
     ) -> None:
         extents = self.store.extents(self.table, list(good)) if self.table.is_in_parts else {}
+        counts = self.store.counts(self.table, list(good))
         loaded = []
         for ticker, shaped in good.items():
             part, progress = parts[ticker], self.progress[ticker]
@@ -616,6 +630,8 @@ class _Loading:
                 count = sum(len(progress.rejected.get(key, ())) for key in keys)
                 extent = extents[ticker]._asdict() if ticker in extents else {}
                 load = replace(load, rejected_count=count, **extent)
+            if not self.table.is_of_market:
+                load = replace(load, stored_count=counts.get(ticker, 0))
             progress.load = load
             rows = [row for of_object in rejected.values() for row in of_object]
             loaded.append(Loaded(load, list(rejected), rows))

@@ -217,6 +217,20 @@ class SilverStore:
         is_from_file = pl.col("dataset").is_in(list(DROPPED))
         return _with_dataset(rows).filter(is_from_file).select(table.primary_key)
 
+    def counts(self, table: SilverTable, tickers: Sequence[str]) -> dict[str, int]:
+        """Return how many rows `table` has of each of `tickers` that has any."""
+        with self._warehouse.connect() as connection:
+            return dict(
+                connection.execute(
+                    SQL(
+                        "select ticker, count from unnest(%s::text[]) as asked (ticker) "
+                        "cross join lateral (select count(*) as count from {} as rows "
+                        "  where rows.ticker = asked.ticker) as found where count > 0"
+                    ).format(Identifier(self._schema, table.name)),
+                    (list(tickers),),
+                ).fetchall()
+            )
+
     def extents(self, table: SilverTable, tickers: Sequence[str]) -> dict[str, Extent]:
         """Return how much `table` holds of each of `tickers` that has rows in it."""
         assert table.date_column is not None

@@ -55,7 +55,11 @@ Reader = Callable[[Composed], pl.DataFrame]
 
 @dataclass(frozen=True, slots=True)
 class SilverLoad:
-    """What a silver table holds of a ticker, and which objects it was loaded from."""
+    """What a silver table was loaded with of a ticker, and from which objects.
+
+    `row_count` rows were in those; `stored_count` is how many the table had afterwards, with what
+    older objects told, and None where it was not counted.
+    """
 
     ticker: str
     bronze_keys: list[str]
@@ -63,6 +67,7 @@ class SilverLoad:
     rejected_count: int
     first_date: date | None
     last_date: date | None
+    stored_count: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,10 +311,8 @@ class Warehouse:
         """Return the newest object of each of `tickers`, `datasets` and parts that has one."""
         with self.connect() as connection, connection.cursor(row_factory=scalar_row) as cursor:
             keys = cursor.execute(
-                "select distinct on (dataset, ticker, part) key from bronze.objects "
-                "where dataset = any(%s) and ticker = any(%s) "
-                "order by dataset, ticker, part, fetched_at desc, key desc",
-                (list(datasets), list(tickers)),
+                SQL("{} select key from newest").format(_NEWEST),
+                {"datasets": list(datasets), "tickers": list(tickers)},
             ).fetchall()
         parsed = (BronzeKey.parse(key) for key in keys)
         return {key.call: key for key in parsed}
@@ -349,12 +352,13 @@ class Warehouse:
                 ).fetchall()
             )
 
-    def fetches(self) -> dict[Call, Checked]:
-        """Return when each call was last made, and what came of it."""
+    def fetches(self, dataset: str | None = None) -> dict[Call, Checked]:
+        """Return when each call, of `dataset` if given, was last made, and what came of it."""
         with self.connect() as connection:
             rows = connection.execute(
                 "select dataset, ticker, part, checked_at, outcome, had_at, failures "
-                "from ops.fetches"
+                "from ops.fetches where %(dataset)s::text is null or dataset = %(dataset)s",
+                {"dataset": dataset},
             ).fetchall()
         return {Call(*row[:3]): Checked(*row[3:]) for row in rows}
 
@@ -459,8 +463,8 @@ class Warehouse:
         """Return the last load of `table` of each of `tickers` that has one."""
         with self.connect() as connection:
             rows = connection.execute(
-                "select ticker, bronze_keys, row_count, rejected_count, first_date, last_date "
-                "from ops.silver_loads where table_name = %s and ticker = any(%s)",
+                "select ticker, bronze_keys, row_count, rejected_count, first_date, last_date, "
+                "stored_count from ops.silver_loads where table_name = %s and ticker = any(%s)",
                 (table, list(tickers)),
             ).fetchall()
         return {row[0]: SilverLoad(*row) for row in rows}
@@ -501,6 +505,19 @@ class Warehouse:
             if newer is None or newer < key.fetched_at:
                 standing.append((ticker, text, reason))
         return Rejections(int(loaded[0]), int(loaded[1]), by_rule, standing)
+
+    def rejected_labels(self, table: str) -> dict[str, list[str]]:
+        """Return, by ticker, the vendor's labels of the bars that `rejections` counts."""
+        with self.connect() as connection:
+            return dict(
+                connection.execute(
+                    SQL(
+                        "select ticker, array_agg(row_values ->> 'label') {} "
+                        "and row_values ->> 'label' is not null group by 1"
+                    ).format(_REJECTED),
+                    {"table": table},
+                ).fetchall()
+            )
 
     def record_refused_objects(
         self, table: str, refused: Sequence[tuple[str, str, str]], began_at: datetime
@@ -546,11 +563,13 @@ class Warehouse:
         with self.connect() as connection, connection.cursor() as cursor:
             cursor.executemany(
                 "insert into ops.silver_loads (table_name, ticker, bronze_keys, row_count, "
-                "rejected_count, first_date, last_date) values (%s, %s, %s, %s, %s, %s, %s) "
+                "rejected_count, first_date, last_date, stored_count) "
+                "values (%s, %s, %s, %s, %s, %s, %s, %s) "
                 "on conflict (table_name, ticker) do update set "
                 "bronze_keys = excluded.bronze_keys, row_count = excluded.row_count, "
                 "rejected_count = excluded.rejected_count, first_date = excluded.first_date, "
-                "last_date = excluded.last_date, loaded_at = clock_timestamp()",
+                "last_date = excluded.last_date, stored_count = excluded.stored_count, "
+                "loaded_at = clock_timestamp()",
                 [
                     (
                         table,
@@ -560,6 +579,7 @@ class Warehouse:
                         load.rejected_count,
                         load.first_date,
                         load.last_date,
+                        load.stored_count,
                     )
                     for load in loads
                 ],
@@ -767,12 +787,18 @@ class Warehouse:
     # What failed or is missing
 
     def holdings(self, tickers: Sequence[str]) -> list[Holding]:
-        """Return what `silver.daily_bars` holds of each of `tickers` that has bars."""
+        """Return what `silver.daily_bars` holds of each of `tickers` that has bars.
+
+        All bars are counted, in the index: seconds for tens of millions.
+        """
+        # Ticker by ticker there is nothing to compare from row to row.
         with self.connect() as connection:
             rows = connection.execute(
-                "select ticker, min(session_date), max(session_date), count(*) "
-                "from silver.daily_bars where ticker = any(%s) group by 1 order by 1",
-                (list(tickers),),
+                "select ticker, first, last, count from unnest(%s::text[]) as asked (ticker) "
+                "cross join lateral (select min(session_date) as first, "
+                "  max(session_date) as last, count(*) as count from silver.daily_bars as bars "
+                "  where bars.ticker = asked.ticker) as found where count > 0 order by 1",
+                (sorted(set(tickers)),),
             ).fetchall()
         return [Holding(*row) for row in rows]
 
@@ -812,20 +838,29 @@ class Warehouse:
     ) -> dict[str, list[str]]:
         """Return, for each of `tickers` that has one, the tables without its newest objects.
 
+        An object that the table has refused is not missed: to load it again brings nothing.
         `inputs` are (table, dataset): which tables are loaded from which datasets.
         """
         tables, datasets = zip(*inputs, strict=True)
         with self.connect() as connection:
             return dict(
                 connection.execute(
-                    "with newest as (select distinct on (dataset, ticker, part) "
-                    "  dataset, ticker, key from bronze.objects where ticker = any(%s) "
-                    "  order by dataset, ticker, part, fetched_at desc, key desc) "
-                    "select ticker, array_agg(distinct table_name order by table_name) from newest "
-                    "join unnest(%s::text[], %s::text[]) as i (table_name, dataset) using (dataset)"
-                    " left join ops.silver_loads using (table_name, ticker) "
-                    "where (key = any(bronze_keys)) is not true group by 1",
-                    (list(tickers), list(tables), list(datasets)),
+                    SQL(
+                        "{} select ticker, array_agg(distinct table_name order by table_name) "
+                        "from newest join unnest(%(tables)s::text[], %(inputs)s::text[]) "
+                        "  as i (table_name, dataset) using (dataset) "
+                        "left join ops.silver_loads using (table_name, ticker) "
+                        "where (key = any(bronze_keys)) is not true "
+                        "and not exists (select from ops.object_loads loads "
+                        "  where loads.bronze_key = key and loads.table_name = i.table_name "
+                        "  and loads.is_refused) group by 1"
+                    ).format(_NEWEST),
+                    {
+                        "tickers": sorted(set(tickers)),
+                        "datasets": sorted(set(datasets)),
+                        "tables": list(tables),
+                        "inputs": list(datasets),
+                    },
                 ).fetchall()
             )
 
@@ -891,6 +926,24 @@ class Warehouse:
         return [Watched(*row) for row in rows]
 
 
+# The newest object of each dataset, ticker and part that has one: the index is asked for one after
+# the other, so it costs as much as there are of those, however many objects came before.
+_NEWEST = SQL(
+    "with recursive known (dataset, ticker, part) as ("
+    "  select dataset, ticker, (select min(part) from bronze.objects objects"
+    "    where objects.dataset = datasets.dataset and objects.ticker = tickers.ticker)"
+    "  from unnest(%(datasets)s::text[]) as datasets (dataset)"
+    "  cross join unnest(%(tickers)s::text[]) as tickers (ticker)"
+    "  union all"
+    "  select dataset, ticker, (select min(part) from bronze.objects objects"
+    "    where objects.dataset = known.dataset and objects.ticker = known.ticker"
+    "    and objects.part > known.part)"
+    "  from known where part is not null), "
+    "newest as (select dataset, ticker, part, key from known cross join lateral ("
+    "  select key from bronze.objects objects where objects.dataset = known.dataset"
+    "    and objects.ticker = known.ticker and objects.part = known.part"
+    "  order by fetched_at desc, key desc limit 1) as last where part is not null)"
+)
 # The rejected rows of the objects that a table is loaded from.
 _REJECTED = SQL(
     "from silver.rejected_rows rejected where table_name = %(table)s "

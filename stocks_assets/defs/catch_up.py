@@ -39,8 +39,8 @@ def catch_up(
     """Request a run, or a few, for what is left to do, as far as the calls left allow it."""
     tickers = universe(context.instance)
     months = read_settings().intraday_months
-    plan = make_plan(source, warehouse, tickers, intraday_months=months)
     behind = find_behind(warehouse, tickers, gold_project=project_digest())
+    plan = make_plan(source, warehouse, tickers, intraday_months=months, holdings=behind.holdings)
     backlog = make_backlog(source, warehouse, tickers, intraday_months=months, behind=behind)
     wanted = choose(
         tickers,

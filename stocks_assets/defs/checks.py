@@ -1,17 +1,17 @@
 """Checks on the whole; rules on rows are in `domain/schemas.py`, rules on models are dbt tests."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 import dagster as dg
 
-from stocks_assets.adapters.gaps import find_gaps
+from stocks_assets.adapters.gaps import count_bars, find_gaps
 from stocks_assets.adapters.warehouse import Failure, Warehouse
 from stocks_assets.defs.batch import failure_table
 from stocks_assets.defs.partitions import INBOX_KEY
 from stocks_assets.defs.universe import universe
-from stocks_assets.domain.datasets import DATASETS
-from stocks_assets.domain.gaps import Gap
+from stocks_assets.domain.datasets import DAILY_BARS, DATASETS
+from stocks_assets.domain.gaps import Gap, count_rejected, describe_lost
 from stocks_assets.domain.payloads import SILVER_TABLES, SilverTable
 
 LAST_ASSET = dg.AssetKey(["gold", "dim_company"])
@@ -60,31 +60,41 @@ def step_of(failure: Failure) -> str:
 @dg.asset_check(
     asset=dg.AssetKey(["silver", "daily_bars"]),
     description="No session is missing in the daily bars of the universe that a call to the vendor "
-    "may bring. Expected are the exchange's sessions while the ticker was listed. What the vendor "
-    "was asked for and does not have is listed and costs nothing.",
+    "may bring, and none is gone that was loaded. Expected are the exchange's sessions while the "
+    "ticker was listed. What the vendor was asked for and does not have, or not as a good row, is "
+    "listed and costs nothing.",
 )
 def sessions_are_complete(
     context: dg.AssetCheckExecutionContext, warehouse: dg.ResourceParam[Warehouse]
 ) -> dg.AssetCheckResult:
     """Warn of sessions that are missing and can be had."""
-    found = find_gaps(warehouse, universe(context.instance), datetime.now(UTC))
+    tickers = universe(context.instance)
+    holdings, lost = count_bars(warehouse, tickers)
+    found = find_gaps(warehouse, tickers, datetime.now(UTC), holdings)
     fillable = [gap for gap, is_fillable in found if is_fillable]
-    lacking = [gap for gap, is_fillable in found if not is_fillable]
+    lacking = [gap for gap, is_fillable in found if not is_fillable and gap.ticker not in lost]
+    labels = warehouse.rejected_labels(DAILY_BARS.name)
+    rejected = sum(count_rejected(gap, labels) for gap in lacking)
+    lines = [
+        *(f"{ticker}: {describe_lost(count)}" for ticker, count in lost.items()),
+        *(f"{gap.ticker}: {gap.describe()}" for gap in fillable),
+    ]
     return dg.AssetCheckResult(
-        passed=not fillable,
+        passed=not lines,
         severity=dg.AssetCheckSeverity.WARN,
-        description="; ".join(f"{gap.ticker}: {gap.describe()}" for gap in fillable[:10])
-        or "nothing is missing that the vendor may have",
+        description="; ".join(lines[:10]) or "nothing is missing that the vendor may have",
         metadata={
+            "lost_rows": sum(lost.values()),
             "missing_sessions": sum(gap.sessions for gap in fillable),
-            "missing": _gap_table(fillable),
-            "sessions_the_vendor_has_not": sum(gap.sessions for gap in lacking),
-            "the_vendor_has_not": _gap_table(lacking),
+            "missing": _gap_table(fillable, labels),
+            "sessions_the_vendor_has_not": sum(gap.sessions for gap in lacking) - rejected,
+            "sessions_with_rejected_rows": rejected,
+            "not_to_be_had": _gap_table(lacking, labels),
         },
     )
 
 
-def _gap_table(gaps: Sequence[Gap]) -> dg.TableMetadataValue:
+def _gap_table(gaps: Sequence[Gap], labels: Mapping[str, Sequence[str]]) -> dg.TableMetadataValue:
     return dg.MetadataValue.table(
         [
             dg.TableRecord(
@@ -94,6 +104,7 @@ def _gap_table(gaps: Sequence[Gap]) -> dg.TableMetadataValue:
                     "first": str(gap.first),
                     "last": str(gap.last),
                     "sessions": gap.sessions,
+                    "with_rejected_rows": count_rejected(gap, labels),
                 }
             )
             for gap in sorted(gaps, key=lambda gap: -gap.sessions)[:_SHOWN]
@@ -102,6 +113,7 @@ def _gap_table(gaps: Sequence[Gap]) -> dg.TableMetadataValue:
             [
                 *(dg.TableColumn(name, "string") for name in ("ticker", "where", "first", "last")),
                 dg.TableColumn("sessions", "int"),
+                dg.TableColumn("with_rejected_rows", "int"),
             ]
         ),
     )

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 
 from stocks_assets.domain.datasets import Call
-from stocks_assets.domain.gaps import Gap
+from stocks_assets.domain.gaps import Gap, describe_lost
 from stocks_assets.domain.planner import ANSWERED, Allowance, Want, plan_calls
 
 _REASON_LENGTH = 160
@@ -18,6 +18,7 @@ def find_backlog(
     failed: Mapping[Call, str],
     gaps: Iterable[Gap],
     behind_in_silver: Mapping[str, Sequence[str]],
+    lost_bars: Mapping[str, int],
     behind_in_gold: Collection[str],
 ) -> dict[str, list[str]]:
     """Return each ticker of which something failed or is missing, with all the reasons.
@@ -25,7 +26,8 @@ def find_backlog(
     A call counts that was never made, or that failed and is due again: what the planner leaves
     alone, such as a ticker that the vendor does not know, is left alone here. What is only older
     than it might be is not missing. `failed` has the reasons of failed calls, `gaps` the sessions
-    that a call may bring, `behind_in_silver` the tables that lack a ticker's newest objects.
+    that a call may bring, `behind_in_silver` the tables that lack a ticker's newest objects,
+    `lost_bars` how many daily bars are gone that were loaded.
     """
     wants = list(wants)
     last = {want.call: want.last for want in wants}
@@ -52,6 +54,8 @@ def find_backlog(
     for ticker, tables in behind_in_silver.items():
         names = ", ".join(f"silver/{table}" for table in tables)
         found.setdefault(ticker, []).append(f"{names} without the newest objects")
+    for ticker, count in lost_bars.items():
+        found.setdefault(ticker, []).append(describe_lost(count))
     for ticker in behind_in_gold:
         found.setdefault(ticker, []).append("gold is behind silver")
     return found

@@ -5,6 +5,7 @@ first question is asked and not with this module.
 """
 
 import threading
+from bisect import bisect_right
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from zoneinfo import ZoneInfo
@@ -61,10 +62,11 @@ def last_closed_session(now: datetime) -> date:
     if now.utcoffset() is None:
         msg = f"{now!r} has no time zone; pass an aware time such as datetime.now(UTC)"
         raise ValueError(msg)
-    moment = now.astimezone(UTC)
-    recent = _days(moment.date() - _LONGEST_CLOSING, moment.date())
-    closed: list[date] = recent.filter(pl.col("closes_at") <= moment)["calendar_date"].to_list()
-    return closed[-1]
+    moment = now.astimezone(UTC).replace(tzinfo=None)
+    first = moment - _LONGEST_CLOSING
+    with _one_builds:
+        closes, days = _closes(first.year // 10, moment.year // 10)
+    return days[bisect_right(closes, moment) - 1]
 
 
 def month_is_over(month: str, moment: datetime) -> bool:
@@ -98,6 +100,16 @@ def _days(start: date, end: date) -> pl.DataFrame:
     with _one_builds:
         days = _decades(start.year // 10, max(start, end).year // 10)
     return days.filter(pl.col("calendar_date").is_between(start, end))
+
+
+@lru_cache(maxsize=8)
+def _closes(first: int, last: int) -> tuple[list[datetime], list[date]]:
+    """Return when the sessions of some decades close, in UTC, and their days: asked very often."""
+    held = _decades(first, last).filter("is_session")
+    return (
+        held["closes_at"].dt.replace_time_zone(None).to_list(),
+        held["calendar_date"].to_list(),
+    )
 
 
 @lru_cache(maxsize=8)

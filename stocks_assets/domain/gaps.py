@@ -1,7 +1,8 @@
 """Sessions that a ticker should have bars of and has not: a rule over calendar and listing.
 
 Expected are the sessions from the listing's first day on, or from the first stored bar where that
-is not known, to the day of its end, or to the last session that the vendor has had time for.
+is not known, to the day of its end, or to the last session that the vendor has had time for. Of a
+ticker that was used more than once, those between two listings are not.
 """
 
 from bisect import bisect_left, bisect_right
@@ -66,37 +67,44 @@ class Expectation:
     def __init__(self, sessions: Sequence[date], listings: pl.DataFrame, now: datetime) -> None:
         self._until = last_closed_session(now - SETTLES_AFTER)
         self._sessions = sessions[: bisect_right(sessions, self._until)]
-        # Where a ticker was used more than once, its last listing counts.
-        self._listed: Mapping[str, tuple[date | None, date]] = {
-            ticker: (listed_on, delisted_on)
-            for ticker, listed_on, delisted_on in listings.sort("delisted_on")
-            .select("ticker", "listed_on", "delisted_on")
-            .iter_rows()
-        }
+        # The last listing of each ticker, and the ends of the time between two of them.
+        self._listed: dict[str, tuple[date | None, date]] = {}
+        self._pauses: dict[str, list[tuple[date, date]]] = {}
+        for ticker, listed_on, delisted_on in (
+            listings.sort("delisted_on").select("ticker", "listed_on", "delisted_on").iter_rows()
+        ):
+            _, gone_on = self._listed.get(ticker, (None, date.max))
+            if listed_on is not None and gone_on < listed_on:
+                self._pauses.setdefault(ticker, []).append((gone_on, listed_on))
+            self._listed[ticker] = (listed_on, delisted_on)
 
     def is_whole(self, holding: Holding) -> bool:
-        """Tell whether no session is missing between the first and the last bar."""
+        """Tell whether no session is missing between the first and the last bar.
+
+        Of a ticker that was used more than once, that is not told by their number.
+        """
+        if holding.ticker in self._pauses:
+            return False
         return holding.count == len(self._between(holding.first, holding.last))
 
     def gaps(self, holding: Holding, stored: Iterable[date] | None = None) -> list[Gap]:
         """Return what is missing, oldest first; `stored` are the dates of a holding not whole."""
         listed_on, delisted_on = self._listed.get(holding.ticker, (None, date.max))
         since = max(listed_on or holding.first, VENDOR_SINCE)
+        after = self._between(holding.last + timedelta(days=1), min(delisted_on, self._until))
+        if unlisted := self._unlisted(holding.ticker):
+            after = [day for day in after if day not in unlisted]
         found = [
             self._gap(holding.ticker, Place.BEFORE, self._between(since, holding.first)[:-1]),
             *self._inside(holding, stored),
-            self._gap(
-                holding.ticker,
-                Place.AFTER,
-                self._between(holding.last + timedelta(days=1), min(delisted_on, self._until)),
-            ),
+            self._gap(holding.ticker, Place.AFTER, after),
         ]
         return [gap for gap in found if gap is not None]
 
     def _inside(self, holding: Holding, stored: Iterable[date] | None) -> Iterable[Gap | None]:
         if stored is None:
             return
-        there = set(stored)
+        there = {*stored, *self._unlisted(holding.ticker)}
         missing: list[date] = []
         for day in self._between(holding.first, holding.last):
             if day not in there:
@@ -104,6 +112,12 @@ class Expectation:
             elif missing:
                 yield self._gap(holding.ticker, Place.INSIDE, missing)
                 missing = []
+
+    def _unlisted(self, ticker: str) -> set[date]:
+        """Return the sessions between two listings of the ticker."""
+        day = timedelta(days=1)
+        pauses = self._pauses.get(ticker, ())
+        return {one for end, start in pauses for one in self._between(end + day, start - day)}
 
     def _between(self, first: date, last: date) -> Sequence[date]:
         return self._sessions[
@@ -113,6 +127,26 @@ class Expectation:
     @staticmethod
     def _gap(ticker: str, place: Place, missing: Sequence[date]) -> Gap | None:
         return Gap(ticker, place, missing[0], missing[-1], len(missing)) if missing else None
+
+
+def count_rejected(gap: Gap, labels: Mapping[str, Iterable[str]]) -> int:
+    """Return how many sessions of the gap have rows that were rejected, dated by `labels`."""
+    days = set(labels.get(gap.ticker, ()))
+    return sum(str(gap.first) <= day <= str(gap.last) for day in days)
+
+
+def find_lost(noted: Mapping[str, int | None], stored: Mapping[str, int]) -> dict[str, int]:
+    """Return how many rows are gone of each ticker that has fewer `stored` than were `noted`.
+
+    `noted` is how many there were after the last load, None where they were not counted.
+    """
+    missing = {ticker: (count or 0) - stored.get(ticker, 0) for ticker, count in noted.items()}
+    return {ticker: count for ticker, count in missing.items() if count > 0}
+
+
+def describe_lost(count: int) -> str:
+    """Return such as `3 rows are gone from silver/daily_bars`."""
+    return f"{'a row is' if count == 1 else f'{count} rows are'} gone from silver/daily_bars"
 
 
 def can_be_filled(gap: Gap, last: Checked | None) -> bool:

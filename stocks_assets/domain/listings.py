@@ -45,6 +45,12 @@ def delisted_since(listings: pl.DataFrame) -> dict[str, date]:
     return dict(last.sort("ticker").iter_rows())
 
 
+def listed_since(listings: pl.DataFrame) -> dict[str, date]:
+    """Return the first day of the listing of each ticker that is listed, where it is given."""
+    active = listings.filter(pl.col("status") == "active").drop_nulls("listed_on")
+    return dict(active.select("ticker", "listed_on").sort("ticker").iter_rows())
+
+
 def _gone(listings: pl.DataFrame) -> pl.DataFrame:
     is_active = pl.col("status") == "active"
     return listings.join(listings.filter(is_active), on="ticker", how="anti")

@@ -34,11 +34,17 @@ UNKNOWN = "UnknownSymbol"
 """The kind of outcome of a ticker that the vendor does not know."""
 # A ticker that the vendor does not know, or an endpoint that the key may not use, is asked for
 # again after so long; all else that failed is asked for again at once. What was not available may
-# have come when the dataset is due again.
+# have come when the dataset is due again. A ticker that may be new is asked for after each session.
 _RETRY_AFTER = {
     UNKNOWN: timedelta(days=7),
     "PremiumOnly": timedelta(days=1),
 }
+
+
+# So long the vendor may take to know a security that is listed. A ticker that it has never known
+# may be too new for the list of securities as well, which comes once in five sessions.
+_NEW_FOR = timedelta(days=30)
+_NEW_REFUSALS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +64,8 @@ class Checked:
 class Want:
     """A call whose data is to be kept up to date.
 
-    `delisted_on` is the last day on which the ticker could have traded, where that is known.
+    `delisted_on` is the last day on which the ticker could have traded, where that is known, and
+    `listed_on` the first day of the listing that it has now.
     `is_lacking` tells that sessions are missing that the last answer came too early to have.
     """
 
@@ -66,6 +73,7 @@ class Want:
     priority: Priority
     last: Checked | None
     delisted_on: date | None = None
+    listed_on: date | None = None
     is_lacking: bool = False
 
 
@@ -116,7 +124,7 @@ def is_due(want: Want, now: datetime) -> bool:
     if last is None:
         return True
     if last.outcome not in ANSWERED:
-        return now - last.at >= _RETRY_AFTER.get(last.outcome, timedelta(0))
+        return _is_due_again(want, last, now)
     if want.is_lacking or now - last.at < dataset.refresh_after:
         return want.is_lacking
     if dataset.is_monthly and month_is_over(want.call.part, last.at - _SETTLES_AFTER):
@@ -125,6 +133,20 @@ def is_due(want: Want, now: datetime) -> bool:
     if want.delisted_on is not None and last.at.date() > want.delisted_on + timedelta(days=7):
         return False
     return not dataset.follows_sessions or last_closed_session(now) > last_closed_session(last.at)
+
+
+def _is_due_again(want: Want, last: Checked, now: datetime) -> bool:
+    """Tell whether what was refused, or failed, may be had by now."""
+    if last.outcome == UNKNOWN and _may_be_new(want, last, now):
+        return last_closed_session(now) > last_closed_session(last.at)
+    return now - last.at >= _RETRY_AFTER.get(last.outcome, timedelta(0))
+
+
+def _may_be_new(want: Want, last: Checked, now: datetime) -> bool:
+    """Tell whether the ticker that the vendor does not know was listed, or added, lately."""
+    if want.listed_on is not None and now.date() - want.listed_on <= _NEW_FOR:
+        return True
+    return last.had_at is None and last.failures <= _NEW_REFUSALS
 
 
 def plan_calls(wants: Iterable[Want], now: datetime, allowance: Allowance) -> Plan:

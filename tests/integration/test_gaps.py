@@ -1,15 +1,24 @@
 """Sessions that are missing: seen, told, and made good by the next catch-up."""
 
+import json
 from datetime import UTC, date, datetime, timedelta
 
 import dagster as dg
+import pytest
 
+from stocks_assets.adapters import silver
+from stocks_assets.adapters.backlog import find_behind
+from stocks_assets.adapters.dbt_project import project_digest
 from stocks_assets.adapters.gaps import find_gaps, find_lacking
 from stocks_assets.adapters.sources.sample import SampleSource
 from stocks_assets.defs.catch_up import catch_up
 from stocks_assets.defs.checks import sessions_are_complete
+from stocks_assets.domain.bronze_key import BronzeKey, content_hash
 from stocks_assets.domain.calendar import NEW_YORK, last_closed_session, sessions
+from stocks_assets.domain.datasets import DAILY_BARS
 from stocks_assets.domain.gaps import SETTLES_AFTER, Place
+from stocks_assets.domain.outcomes import classify
+from stocks_assets.domain.payloads import SILVER_TABLES
 from stocks_assets.domain.sample_market import SampleMarket
 
 MARKET = SampleMarket(first_session=date(2026, 1, 2))
@@ -72,6 +81,103 @@ def test_a_week_without_the_machine_is_seen_and_filled_and_what_nobody_has_is_no
     told = checked(world)
     assert told.passed
     assert told.metadata["sessions_the_vendor_has_not"].value == (len(since) - 4) * len(TICKERS)
+
+
+class Free(SampleSource):
+    """A vendor whose replies on daily bars have the newest 100 sessions."""
+
+    def fetch(self, dataset, ticker, part=""):
+        if dataset != DAILY_BARS:
+            return super().fetch(dataset, ticker, part)
+        endpoint = dataset.endpoints[1]
+        body = MARKET.reply(endpoint.function, ticker, self._last_session(), outputsize="compact")
+        return classify(endpoint, body)
+
+
+class Damaged(SampleSource):
+    """A vendor whose newest daily bar has no price that can be."""
+
+    def fetch(self, dataset, ticker, part=""):
+        outcome = super().fetch(dataset, ticker, part)
+        if dataset != DAILY_BARS:
+            return outcome
+        reply = json.loads(outcome.body)
+        reply["Time Series (Daily)"][str(self._last_session())]["1. open"] = "-1"
+        return classify(dataset.endpoints[0], json.dumps(reply).encode())
+
+
+def test_a_session_whose_row_was_rejected_is_no_lack_of_the_vendor(world):
+    world.add(*TICKERS)
+    settled = last_closed_session(datetime.now(UTC) - SETTLES_AFTER)
+    assert world.refresh(Damaged(MARKET, lambda: settled), TICKERS, layers=INGEST).success
+    told = checked(world)
+    assert told.passed
+    assert told.metadata["sessions_with_rejected_rows"].value == len(TICKERS)
+    assert told.metadata["sessions_the_vendor_has_not"].value == 0
+
+
+def bars(world):
+    return world.query(
+        "select ticker, session_date, close, row_version, bronze_key, known_at "
+        "from silver.daily_bars order by 1, 2"
+    )
+
+
+@pytest.mark.parametrize(
+    ("vendor", "lost"),
+    [
+        (SampleSource, "session_date between '2026-08-03' and '2026-08-14'"),
+        (Free, "session_date < '2026-06-01'"),  # the newest reply does not have them
+        (Free, "true"),
+    ],
+)
+def test_bars_that_silver_has_lost_are_seen_and_come_back_as_they_were_without_a_call(
+    world, vendor, lost
+):
+    world.add(*TICKERS)
+    for day in (date(2026, 9, 1), BACK_ON):
+        assert world.refresh(vendor(MARKET, lambda day=day: day), TICKERS, layers=INGEST).success
+    with world.warehouse.gold_batch("a batch", TICKERS, built_by=project_digest()):
+        pass
+    before, calls = bars(world), world.warehouse.fetches()
+    assert checked(world).passed
+
+    one = TICKERS[1]
+    with world.warehouse.connect() as connection:
+        gone = connection.execute(
+            f"delete from silver.daily_bars where ticker = %s and {lost}", (one,)
+        ).rowcount
+    behind = find_behind(world.warehouse, TICKERS, gold_project=project_digest())
+    assert (behind.lost_bars, behind.tickers) == ({one: gone}, {one})
+    told = checked(world)
+    assert not told.passed
+    assert told.description == f"{one}: {gone} rows are gone from silver/daily_bars"
+    (request,) = requested(world, sample(BACK_ON))
+    assert request.run_config["resources"]["batch"]["config"]["tickers"] == [one]
+
+    daily = SILVER_TABLES[DAILY_BARS.name]
+    list(silver.load(world.bronze, world.warehouse, daily, TICKERS, only_stale=True))
+    assert bars(world).equals(before)
+    assert world.warehouse.fetches() == calls
+    assert checked(world).passed
+
+
+def test_on_a_holiday_a_refused_object_starts_nothing(world):
+    world.add(*TICKERS)
+    assert world.refresh(sample(BACK_ON), TICKERS).success
+    # Much shorter than what is stored.
+    one, body = (
+        TICKERS[1],
+        MARKET.reply("TIME_SERIES_WEEKLY_ADJUSTED", TICKERS[1], date(2026, 2, 6)),
+    )
+    key = BronzeKey("weekly_bars", one, datetime.now(UTC), content_hash(body))
+    world.store.put_new(str(key), body, {})
+    world.bronze.look()
+    behind = find_behind(world.warehouse, TICKERS, gold_project=project_digest())
+    assert behind.silver == {one: ["weekly_bars"]}
+    world.refresh(sample(BACK_ON), [one], layers=("silver",))
+    assert world.warehouse.refused_objects("weekly_bars").keys() == {str(key)}
+    assert isinstance(requested(world, sample(BACK_ON)), dg.SkipReason)
 
 
 def test_a_catch_up_asks_for_just_what_is_missing(world):

@@ -13,13 +13,15 @@ NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 DATASETS = ("weekly_bars", "daily_bars", "splits")
 
 
-def backlog(outcomes, *, age=timedelta(hours=1), reasons=None, silver=None, gold=(), gaps=()):
+def backlog(
+    outcomes, *, age=timedelta(hours=1), reasons=None, silver=None, lost=None, gold=(), gaps=()
+):
     """The backlog of A, of whose datasets `outcomes` says what came of the last calls."""
     wants = [
         Want(
             Call(dataset, "A"),
             Priority.NORMAL,
-            Checked(NOW - age, outcomes[dataset]) if dataset in outcomes else None,
+            Checked(NOW - age, outcomes[dataset], failures=6) if dataset in outcomes else None,
         )
         for dataset in DATASETS
     ]
@@ -29,6 +31,7 @@ def backlog(outcomes, *, age=timedelta(hours=1), reasons=None, silver=None, gold
         failed=reasons or {},
         gaps=gaps,
         behind_in_silver=silver or {},
+        lost_bars=lost or {},
         behind_in_gold=gold,
     )
     return found.get("A")
@@ -73,6 +76,12 @@ def test_silver_and_gold_that_are_behind_are_told_whatever_was_fetched():
         "silver/daily_bars, silver/companies without the newest objects",
         "gold is behind silver",
     ]
+
+
+def test_rows_that_silver_has_lost_are_a_reason():
+    done = dict.fromkeys(DATASETS, "Data")
+    assert backlog(done, lost={"A": 1}) == ["a row is gone from silver/daily_bars"]
+    assert backlog(done, lost={"A": 5}) == ["5 rows are gone from silver/daily_bars"]
 
 
 def test_a_gap_that_a_call_may_fill_is_a_reason():

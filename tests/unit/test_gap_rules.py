@@ -6,7 +6,15 @@ from hypothesis import strategies as st
 
 from stocks_assets.domain.calendar import NEW_YORK, sessions
 from stocks_assets.domain.datasets import Call
-from stocks_assets.domain.gaps import Expectation, Gap, Holding, Place, can_be_filled
+from stocks_assets.domain.gaps import (
+    Expectation,
+    Gap,
+    Holding,
+    Place,
+    can_be_filled,
+    count_rejected,
+    find_lost,
+)
 from stocks_assets.domain.planner import Checked, Priority, Want, is_due
 
 NOW = datetime(2026, 11, 21, 15, tzinfo=UTC)  # a Saturday
@@ -82,6 +90,29 @@ def test_of_a_ticker_that_was_used_twice_the_last_listing_counts():
     assert gaps(since, twice) == []
 
 
+def test_a_ticker_lacks_nothing_between_two_listings():
+    gone_on, back_on = date(2026, 3, 31), date(2026, 9, 1)
+    twice = listings(
+        ("A", date(2001, 1, 2), gone_on), ("A", back_on, date(9999, 12, 31)), ("B", None, LAST)
+    )
+    listed = [day for day in CLOSED if not gone_on < day < back_on]
+    assert gaps(listed, twice) == []
+    lacking = [day for day in listed if day not in (gone_on, back_on, date(2026, 10, 1))]
+    assert gaps(lacking, twice) == [
+        Gap("A", Place.INSIDE, gone_on, gone_on, 1),
+        Gap("A", Place.INSIDE, back_on, back_on, 1),
+        Gap("A", Place.INSIDE, date(2026, 10, 1), date(2026, 10, 1), 1),
+    ]
+    # A bar of the time between makes up for none that is missing.
+    between = next(day for day in CLOSED if day > gone_on)
+    stored = sorted([*(day for day in listed if day != date(2026, 10, 1)), between])
+    assert gaps(stored, twice) == [Gap("A", Place.INSIDE, date(2026, 10, 1), date(2026, 10, 1), 1)]
+    # Of the one that is gone nothing more is to come.
+    first = [day for day in CLOSED if day <= gone_on]
+    since = [day for day in CLOSED if day >= back_on]
+    assert gaps(first, twice) == [Gap("A", Place.AFTER, back_on, LAST, len(since))]
+
+
 @given(st.sets(st.sampled_from(CLOSED), min_size=1), st.sampled_from([None, *CLOSED[:40]]))
 def test_what_is_stored_and_what_is_missing_are_the_expected_sessions(stored, listed_on):
     days = sorted(stored)
@@ -124,6 +155,19 @@ def test_a_session_that_came_late_is_asked_for_the_same_night_and_once():
     # What the vendor does not know is not asked for because of a gap.
     unknown = Checked(evening, "UnknownSymbol")
     assert not is_due(Want(call, Priority.NORMAL, unknown, is_lacking=True), night)
+
+
+def test_of_a_gap_the_sessions_are_told_apart_whose_rows_were_rejected():
+    gap = Gap("A", Place.INSIDE, date(2026, 11, 6), date(2026, 11, 9), 2)
+    labels = {"A": ["2026-11-05", "2026-11-06", "2026-11-06", "never"], "B": ["2026-11-09"]}
+    assert count_rejected(gap, labels) == 1
+    assert count_rejected(gap, {}) == 0
+
+
+def test_rows_are_lost_where_there_are_fewer_than_a_load_left():
+    noted = {"WHOLE": 5, "MORE": 5, "LESS": 5, "NOTHING": 5, "UNCOUNTED": None}
+    stored = {"WHOLE": 5, "MORE": 6, "LESS": 3, "UNCOUNTED": 1, "NEVER LOADED": 1}
+    assert find_lost(noted, stored) == {"LESS": 2, "NOTHING": 5}
 
 
 def test_a_gap_is_told_in_words():

@@ -3,7 +3,7 @@ from datetime import date
 import polars as pl
 import pytest
 
-from stocks_assets.domain.listings import delisted_since, successors
+from stocks_assets.domain.listings import delisted_since, listed_since, successors
 from stocks_assets.domain.payloads import SILVER_TABLES
 from stocks_assets.domain.schemas import STILL_LISTED
 from stocks_assets.errors import PayloadError
@@ -202,6 +202,7 @@ def test_a_ticker_that_is_listed_again_is_not_gone():
     )
     assert successors(listings) == {}
     assert delisted_since(listings) == {}
+    assert listed_since(listings) == {"A": GONE, "B": SINCE}
 
 
 def test_a_ticker_is_gone_since_its_last_delisting():

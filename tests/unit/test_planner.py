@@ -31,8 +31,17 @@ def never(tickers, datasets=OF_TICKERS):
     return [want(dataset, ticker) for ticker in tickers for dataset in datasets]
 
 
-def want(dataset, ticker="A", last=None, priority=Priority.NORMAL, *, part="", delisted_on=None):
-    return Want(Call(dataset, ticker, part), priority, last, delisted_on)
+def want(
+    dataset,
+    ticker="A",
+    last=None,
+    priority=Priority.NORMAL,
+    *,
+    part="",
+    delisted_on=None,
+    listed_on=None,
+):
+    return Want(Call(dataset, ticker, part), priority, last, delisted_on, listed_on)
 
 
 def due(dataset, last, now):
@@ -102,7 +111,7 @@ def test_datasets_that_change_slowly_can_wait(dataset, days):
     ],
 )
 def test_what_was_refused_is_asked_for_again_when_that_may_help(outcome, after):
-    last = Checked(NOW - after, outcome)
+    last = Checked(NOW - after, outcome, failures=6)
     assert due(DAILY_BARS, last, NOW)
     if after:
         assert not due(DAILY_BARS, last, NOW - timedelta(seconds=1))
@@ -124,6 +133,53 @@ def test_one_dataset_that_is_unknown_speaks_for_the_whole_ticker():
     plan = plan_calls(wants, NOW, Allowance())
     assert {call.ticker for call in plan.calls} == {"A"}
     assert plan.fresh == 3
+
+
+def refused(at, times):
+    return Checked(at, "UnknownSymbol", None, times)
+
+
+@pytest.mark.parametrize(
+    ("listed_on", "times", "is_new"),
+    [
+        (None, 1, True),  # added lately
+        (None, 5, True),
+        (None, 6, False),
+        (NOW.date(), 6, True),  # listed lately
+        ((NOW - timedelta(days=30)).date(), 99, True),
+        ((NOW - timedelta(days=31)).date(), 6, False),
+    ],
+)
+def test_what_may_be_new_is_asked_for_after_each_session_though_the_vendor_did_not_know_it(
+    listed_on, times, is_new
+):
+    def is_asked(last, now):
+        wants = [
+            want("weekly_bars", last=last, listed_on=listed_on),
+            *(want(name, listed_on=listed_on) for name in ("daily_bars", "splits")),
+        ]
+        return {call.dataset for call in plan_calls(wants, now, FREE_KEY).calls}
+
+    yesterday = refused(NOW - timedelta(days=1), times)
+    # One refusal speaks for all datasets, and the first that is not refused for all as well.
+    assert is_asked(yesterday, NOW) == (
+        {"weekly_bars", "daily_bars", "splits"} if is_new else set()
+    )
+    today = refused(NOW, times)
+    assert is_asked(today, NOW + timedelta(hours=5)) == set()
+    a_week_ago = refused(NOW - timedelta(days=7), times)
+    assert is_asked(a_week_ago, NOW)
+
+
+def test_at_a_weekend_what_may_be_new_is_left_alone():
+    friday_evening = refused(datetime(2026, 11, 20, 23, 30, tzinfo=UTC), 1)
+    assert not due(DAILY_BARS, friday_evening, datetime(2026, 11, 23, 4, tzinfo=UTC))
+    assert due(DAILY_BARS, friday_evening, datetime(2026, 11, 23, 23, 30, tzinfo=UTC))
+
+
+def test_what_the_vendor_knew_once_is_not_new():
+    last = Checked(NOW - timedelta(days=3), "UnknownSymbol", NOW - timedelta(days=9), 1)
+    assert not due(DAILY_BARS, last, NOW)
 
 
 def test_a_month_that_is_over_is_asked_for_once_and_the_running_one_each_session():
