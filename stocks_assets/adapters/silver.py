@@ -5,12 +5,13 @@ known when does not depend on when silver ran.
 """
 
 import gc
-from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
+from itertools import islice
 from typing import Self, TypeVar
 
 import polars as pl
@@ -42,6 +43,7 @@ _BYTES_PER_READING = 20_000_000
 _ROWS_PER_LOAD = 120_000
 _MERGES_AT_ONCE = 2
 _DOWNLOADS_AT_ONCE = 8
+_DOWNLOADS_AHEAD = 24
 # What it comes to that an object is truncated or damaged, and that it cannot be had.
 _DAMAGED_REASON = "it cannot be unpacked, or is gone: "
 _CALENDAR_START = date(1960, 1, 1)
@@ -51,6 +53,7 @@ _MANY_REJECTED = 5
 # The objects that a ticker's rows come from, by the name of the payload.
 Objects = Mapping[str, BronzeKey]
 _Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -430,15 +433,11 @@ class _Loading:
     ) -> Iterator[dict[str, _Part]]:
         """Yield, for some tickers after the other, the rows of each, or why there are none."""
         read = {ticker: self._to_read(objects, state[ticker]) for ticker, objects in new.items()}
-        tickers, payloads, size = list(new), dict[str, dict[str, bytes] | _Refusal](), 0
+        payloads, size = dict[str, dict[str, bytes] | _Refusal](), 0
         with ThreadPoolExecutor(_DOWNLOADS_AT_ONCE, thread_name_prefix="download") as pool:
-            for start in range(0, len(tickers), 2 * _DOWNLOADS_AT_ONCE):
-                some = tickers[start : start + 2 * _DOWNLOADS_AT_ONCE]
-                for ticker, had in zip(
-                    some, pool.map(self._download, [read[ticker] for ticker in some]), strict=True
-                ):
-                    payloads[ticker] = had
-                    size += 0 if isinstance(had, _Refusal) else sum(map(len, had.values()))
+            for ticker, had in _some_ahead(pool, self._download, read):
+                payloads[ticker] = had
+                size += 0 if isinstance(had, _Refusal) else sum(map(len, had.values()))
                 if size >= _BYTES_PER_READING:
                     yield self._shaped(new, read, payloads)
                     payloads, size = {}, 0
@@ -765,6 +764,21 @@ def _one_ahead(items: Iterator[_Item]) -> Iterator[_Item]:
         while (item := ahead.result()) is not nothing:
             ahead = worker.submit(next, items, nothing)
             yield item  # type: ignore[misc]  # it is none but nothing
+
+
+def _some_ahead(
+    pool: ThreadPoolExecutor, work: Callable[[_Item], _Result], items: Mapping[str, _Item]
+) -> Iterator[tuple[str, _Result]]:
+    """Yield what `work` comes to for each of `items`, in order; it goes on while one is used."""
+    left = iter(items.items())
+    ahead: deque[tuple[str, Future[_Result]]] = deque()
+    while True:
+        for name, item in islice(left, _DOWNLOADS_AHEAD - len(ahead)):
+            ahead.append((name, pool.submit(work, item)))
+        if not ahead:
+            return
+        name, future = ahead.popleft()
+        yield name, future.result()
 
 
 def _explain_lack(

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
 import polars as pl
@@ -199,17 +200,27 @@ def _inside_daily_bars(sources: Sequence[DailySource]) -> list[_Lines]:
 
 
 def _as_lines(frame: pl.DataFrame, action_type: pl.Expr, date: str, amount: str) -> pl.DataFrame:
-    dates = {name: day(name) for name in _FURTHER_DATES if name in frame.columns}
-    of_text = {amount: number(amount)} if frame.schema[amount] == pl.String else {}
+    further = tuple(name for name in _FURTHER_DATES if name in frame.columns)
+    is_text = frame.schema[amount] == pl.String
     return frame.select(
         pl.col("row_number"),
         pl.col("dataset"),
         action_type.alias("action_type"),
+        *_line_values(date, amount, further, is_text),
+    )
+
+
+@cache
+def _line_values(
+    date: str, amount: str, further: tuple[str, ...], is_text: bool
+) -> tuple[pl.Expr, ...]:
+    dates = {name: day(name) for name in further}
+    return (
         day(date).alias("ex_date"),
         number(amount).alias("amount"),
         *(dates.get(name, _NO_DATE).alias(name) for name in _FURTHER_DATES),
-        is_readable(of_text | dates, _NULLS)
-        if of_text
+        is_readable({amount: number(amount)} | dates, _NULLS)
+        if is_text
         else pl.lit(value=True).alias("is_readable"),
     )
 

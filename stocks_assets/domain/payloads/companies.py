@@ -51,21 +51,27 @@ _RATIOS = {
 }
 
 
+_VALUES = {
+    **{field: day(field) for field in _DATES},
+    **{field: whole_number(field) for field in _AMOUNTS},
+    **{field: number(field) for field in _RATIOS},
+}
+# Made once: that takes as long as to work them out for a payload.
+_COLUMNS = (
+    *(text(field, _NULLS) for field in _TEXTS),
+    *_VALUES.values(),
+    is_readable(_VALUES, _NULLS),
+)
+
+
 def read_companies(ticker: str, payloads: Payloads) -> Reading:
     """Read OVERVIEW for `schemas.Companies`: one row."""
-    values = {
-        **{field: day(field) for field in _DATES},
-        **{field: whole_number(field) for field in _AMOUNTS},
-        **{field: number(field) for field in _RATIOS},
-    }
     name = datasets.COMPANIES.name
     overview = [read_json(payloads[name], name)]
     frame = text_frame(name, overview, _TEXTS | _DATES | _AMOUNTS | _RATIOS).select(
         pl.col("row_number"),
         pl.col("dataset"),
         pl.lit(ticker).alias("ticker"),
-        *(text(field, _NULLS) for field in _TEXTS),
-        *values.values(),
-        is_readable(values, _NULLS),
+        *_COLUMNS,
     )
     return Reading(frame, lambda: overview)
