@@ -3,16 +3,16 @@
 Starts the platform as `stocks up` does, in a folder of its own, once a size of the universe:
 
 1. a backfill of everything, all tickers, over GraphQL; until gold has them all;
-2. the vendor has one more session, and the job `refresh` brings it in, in as few runs as the
-   schedule asks for;
+2. days pass, the vendor has one more session, and the job `refresh` brings it in: what is due
+   for a premium key then, in as few runs as the schedule asks for;
 3. for comparison, the naive way: one run a ticker from bronze to gold, of a few, extrapolated.
 
 4. how long the UI takes to answer, and a tick of each schedule and sensor.
 
-The vendor's replies are those of the sample market of two days, made beforehand and replayed from
-files: the vendor's own time is taken out. Of each it counts the processes that were started and
-splits the time: bronze, load (silver), dbt (gold), the report, and what is none of them,
-orchestration. Writes a table and a plot; the last line is one JSON object.
+The vendor is a server on this machine with the replies of the sample market of two days, made
+beforehand: the vendor's own time is taken out, but for that of sending them. Of each it counts the
+processes that were started and splits the time: bronze, load (silver), dbt (gold), the report, and
+what is none of them, orchestration. Writes a table and a plot; the last line is one JSON object.
 """
 
 import argparse
@@ -29,8 +29,10 @@ from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from datetime import date, datetime
 from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from multiprocessing import get_context
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import matplotlib as mpl
@@ -50,6 +52,9 @@ mpl.use("Agg")
 STOCKS = Path(sys.executable).with_name("stocks")
 DAY, NEXT_DAY = date(2026, 11, 19), date(2026, 11, 20)
 NEXT_DAY_AT = datetime(2026, 11, 20, 18, 30, tzinfo=NEW_YORK)
+TODAY = "today"
+# What the vendor says of a month, or of a ticker, that it has not: here, of all bars of minutes.
+NOTHING = b'{"Error Message": "Invalid API call."}'
 LAYERS = ("bronze", "silver", "gold", "report")
 SHARES = ("fetch", "load", "dbt", "report")
 # What a run of one ticker has: the graph's assets that have tickers.
@@ -112,7 +117,8 @@ def main() -> None:
     try:
         tickers = listed(max(*sizes, options.naive), options)
         write_replies(tickers, options)
-        figures(sizes, tickers, options)
+        with Vendor(options.replies) as options.vendor:
+            figures(sizes, tickers, options)
     finally:
         if not options.keep:
             shutil.rmtree(options.replies)
@@ -151,7 +157,7 @@ def listed(count, options) -> list[str]:
 
 
 def write_replies(tickers, options) -> None:
-    """Write what the vendor has on both days, as `ReplaySource` finds it."""
+    """Write what the vendor has on both days."""
     # A forked process would wait for threads of Polars that it has not.
     with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
         for day in (DAY, NEXT_DAY):
@@ -173,6 +179,58 @@ def write_replies_of(ticker, day, options) -> None:
                 (folder / f"{name}.{dataset.form}").write_bytes(reply.body)
 
 
+class Vendor:
+    """A process that answers calls with the replies of `day`."""
+
+    def __init__(self, replies) -> None:
+        self._replies = replies
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._port}/query"
+
+    def __enter__(self):
+        self.has(DAY)
+        context = get_context("spawn")
+        here, there = context.Pipe()
+        self._process = context.Process(target=serve, args=(self._replies, there), daemon=True)
+        self._process.start()
+        self._port = here.recv()
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._process.terminate()
+        self._process.join()
+
+    def has(self, day) -> None:
+        """Answer with the replies of `day` from now on."""
+        (self._replies / TODAY).write_text(str(day))
+
+
+def serve(replies, connection) -> None:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            asked = {name: value for name, [value] in parse_qs(urlsplit(self.path).query).items()}
+            ticker = encode_ticker(asked["symbol"]) if "symbol" in asked else None
+            name = f"{ticker}.json" if ticker else f"{asked['state']}.csv"
+            day = (replies / TODAY).read_text()
+            reply = replies / asked["function"] / day / name
+            body = reply.read_bytes() if reply.is_file() else NOTHING
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_) -> None:
+            """Say nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    connection.send(server.server_port)
+    server.serve_forever()
+
+
 class Stack:
     """The platform, as a user starts it, and its API."""
 
@@ -184,9 +242,11 @@ class Stack:
             **{k: v for k, v in os.environ.items() if not k.startswith(("STOCKS_", "AWS_"))},
             "STOCKS_HOME": str(self.home),
             "STOCKS_ENV_FILE": str(self.home / "none.env"),
-            "STOCKS_SOURCE": "replay",
-            "STOCKS_REPLAY_DIR": str(options.replies),
-            "STOCKS_REPLAY_VINTAGE": str(DAY),
+            "STOCKS_SOURCE": "alpha_vantage",
+            "ALPHA_VANTAGE_API_KEY": "benchmark",
+            "STOCKS_ALPHA_VANTAGE_PLAN": "premium",
+            "STOCKS_ALPHA_VANTAGE_URL": options.vendor.url,
+            "STOCKS_CALLS_PER_MINUTE": "0",
         }
 
     def __enter__(self):
@@ -266,6 +326,17 @@ class Stack:
                 "select session_date, count(*) from gold.mart_latest_prices group by 1 order by 1"
             ).fetchall()
 
+    def pass_days(self) -> None:
+        """Make all calls as old as it takes for a session to have closed since, whatever the day.
+
+        Weekly bars, which are asked for every five days, stay fresh.
+        """
+        with psycopg.connect(self.status["database_url"]) as connection:
+            connection.execute(
+                "update ops.fetches set checked_at = checked_at - interval '4 days 12 hours', "
+                "had_at = had_at - interval '4 days 12 hours'"
+            )
+
     def rows(self) -> int:
         with psycopg.connect(self.status["database_url"]) as connection:
             return connection.execute("select count(*) from silver.daily_bars").fetchone()[0]
@@ -314,6 +385,7 @@ class Processes:
 def measure(tickers, options) -> dict:
     """Take `tickers` from nothing to gold, then one session further."""
     size = len(tickers)
+    options.vendor.has(DAY)
     with Stack(options, tickers) as stack:
         with Processes(stack) as processes:
             began = time.perf_counter()
@@ -337,7 +409,7 @@ def measure(tickers, options) -> dict:
             raise RuntimeError(f"{status}, {found} of {size} tickers in gold; see {stack.home}")
         rows = stack.rows()
         waits = {"ui_seconds": ui_seconds(stack), "tick_seconds": tick_seconds(stack)}
-        daily = next_session(stack)
+        daily = next_session(stack, options)
         return {
             "tickers": size,
             "rows": rows,
@@ -378,9 +450,10 @@ def tick_seconds(stack) -> dict[str, float]:
     return found
 
 
-def next_session(stack) -> dict:
+def next_session(stack, options) -> dict:
     """Bring in one more session by the runs that the schedule asks for, one after the other."""
-    stack.up(STOCKS_REPLAY_VINTAGE=str(NEXT_DAY))
+    options.vendor.has(NEXT_DAY)
+    stack.pass_days()
     with Processes(stack) as processes:
         began = time.perf_counter()
         ids = [
