@@ -5,7 +5,7 @@ import gzip
 import sys
 import uuid
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import IO, TYPE_CHECKING, Self
@@ -189,15 +189,17 @@ class ObjectStore:
                 raise _too_large(max_bytes)
             return _unpacked(body.read(), max_bytes)
 
-    def put_page(self, key: str, body: bytes, content_type: str) -> None:
-        """Store `body`, compressed, under `key` for browsers, in place of what is there."""
-        self._client.put_object(
-            Bucket=self.bucket,
-            Key=key,
-            Body=gzip.compress(body, compresslevel=6, mtime=0),
-            ContentType=content_type,
-            ContentEncoding="gzip",
-        )
+    def put_page(self, keys: Iterable[str], body: bytes, content_type: str) -> None:
+        """Store `body`, compressed, under `keys` for browsers, in place of what is there."""
+        packed = gzip.compress(body, compresslevel=6, mtime=0)
+        for key in keys:
+            self._client.put_object(
+                Bucket=self.bucket,
+                Key=key,
+                Body=packed,
+                ContentType=content_type,
+                ContentEncoding="gzip",
+            )
 
     def get_page(self, key: str) -> bytes | None:
         """Return what `put_page` stored under `key`; None if there is nothing."""

@@ -652,6 +652,14 @@ class Warehouse:
                 (list(tickers), built_by),
             ).fetchall()
 
+    def tickers_in_gold(self, built_by: str) -> list[str]:
+        """Return the tickers that all of gold was built for by the project `built_by`."""
+        with self.connect() as connection, connection.cursor(row_factory=scalar_row) as cursor:
+            return cursor.execute(
+                "select ticker from ops.gold_builds where built_by = %s and built_at > 'epoch'",
+                (built_by,),
+            ).fetchall()
+
     def silver_tickers(self) -> list[str]:
         """Return the tickers that silver has been loaded for."""
         with self.connect() as connection, connection.cursor(row_factory=scalar_row) as cursor:
@@ -977,18 +985,21 @@ class FetchJournal:
                 yield False
                 return
             try:
-                yield self.made(call) is None
+                yield self._made(connection, call) is None
             finally:
                 connection.execute("select pg_advisory_unlock(%s)", (number,))
 
     def made(self, call: Call) -> tuple[str, str] | None:
         """Return kind of outcome and reason of `call`, if it was made since it was decided on."""
         with self._pool.connection() as connection:
-            return connection.execute(
-                "select outcome, coalesce(reason, outcome) from ops.fetches "
-                "where dataset = %s and ticker = %s and part = %s and checked_at > %s",
-                (call.dataset, call.ticker, call.part, self._decided_at),
-            ).fetchone()
+            return self._made(connection, call)
+
+    def _made(self, connection: psycopg.Connection, call: Call) -> tuple[str, str] | None:
+        return connection.execute(
+            "select outcome, coalesce(reason, outcome) from ops.fetches "
+            "where dataset = %s and ticker = %s and part = %s and checked_at > %s",
+            (call.dataset, call.ticker, call.part, self._decided_at),
+        ).fetchone()
 
     def note(self, call: Call, outcome: str, reason: str | None, key: BronzeKey | None) -> None:
         """Note that `call` was made just now, what came of it, and the new object, if any."""

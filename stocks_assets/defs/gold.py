@@ -54,6 +54,7 @@ from stocks_assets.domain.headlines import cell
 
 # Where many tickers share one text in the UI, the first few have their rows in it.
 _TICKERS_SHOWN = 3
+_BELOW_GOLD = "staging"
 # Of a run whose tests look at all rows, whatever they have passed before.
 ALL_ROWS = "stocks/all_rows"
 CALENDAR = dg.AssetKey(["gold", "dim_date"])
@@ -207,11 +208,12 @@ def gold_assets(*, tickers_per_run: int) -> dg.AssetsDefinition:
         command = ["build", "--exclude-resource-type", "unit_test"]
         if rebuild:
             command.append("--full-refresh")
-        kept = set[dg.AssetKey]()
+        kept, made_before = set[dg.AssetKey](), set[str]()
         if deferred and not rebuild and not missing and not context.is_subset:
             # Views are as the rebuild left them that this project began with. Their tests run.
             command += ["--indirect-selection", "empty", "--exclude", "config.materialized:view"]
             kept = views
+            made_before = set(warehouse.tickers_in_gold(digest))
         events = _build(
             context,
             dbt,
@@ -222,17 +224,51 @@ def gold_assets(*, tickers_per_run: int) -> dg.AssetsDefinition:
             built_by=digest,
             counted=counted,
         )
-        for event in events:
-            if deferred and isinstance(event, dg.Output):
-                materialized = _materializations(context, warehouse, event, tickers or [])
-                write_together(context, list(materialized))
-                yield event
-            elif isinstance(event, dg.Output) and tickers:
-                yield _columns_once(context, _with_headline_of(context, warehouse, event, tickers))
-            else:
-                yield event
+        if deferred:
+            yield from _recorded(
+                context, warehouse, events, tickers or [], kept=kept, made_before=made_before
+            )
+        else:
+            yield from _with_headlines(context, warehouse, events, tickers or [])
 
     return gold
+
+
+def _recorded(
+    context: dg.AssetExecutionContext,
+    warehouse: Warehouse,
+    events: Iterable[Any],
+    tickers: Sequence[str],
+    *,
+    kept: Collection[dg.AssetKey],
+    made_before: Collection[str],
+) -> Iterator[Any]:
+    """Yield `events` and write what Dagster leaves to us: which tickers of what were made.
+
+    Of the views `kept` below gold, whose age nobody looks at, that is said of the tickers alone
+    that gold was not `made_before` of.
+    """
+    for event in events:
+        if isinstance(event, dg.Output):
+            key = context.asset_key_for_output(event.output_name)
+            is_as_before = key in kept and key.path[0] == _BELOW_GOLD
+            new = [t for t in tickers if not (is_as_before and t in made_before)]
+            write_together(context, list(_materializations(context, warehouse, event, new)))
+        yield event
+
+
+def _with_headlines(
+    context: dg.AssetExecutionContext,
+    warehouse: Warehouse,
+    events: Iterable[Any],
+    tickers: Sequence[str],
+) -> Iterator[Any]:
+    """Yield `events` of a run that Dagster writes the materializations of."""
+    for event in events:
+        if isinstance(event, dg.Output) and tickers:
+            yield _columns_once(context, _with_headline_of(context, warehouse, event, tickers))
+        else:
+            yield event
 
 
 def _nothing_new(context: dg.AssetExecutionContext) -> Iterator[dg.Output[None]]:
@@ -395,7 +431,7 @@ def _materializations(
     context: dg.AssetExecutionContext,
     warehouse: Warehouse,
     output: dg.Output[Any],
-    tickers: list[str],
+    tickers: Sequence[str],
 ) -> Iterator[dg.AssetMaterialization]:
     """Yield the events that Dagster would write if it did not leave them to us."""
     key = context.asset_key_for_output(output.output_name)

@@ -250,7 +250,7 @@ def test_older_reports_go_and_what_is_no_report_stays(reported):
         f"{SESSION}/tickers-001.html",
         "latest/tickers-001.html",
     ):
-        store.put_page(f"reports/{key}", b"old", "text/html")
+        store.put_page([f"reports/{key}"], b"old", "text/html")
     reported.reports.make(reported.world.warehouse, NOW, keep=2)
     keys = set(store.keys_after("reports/", ""))
     assert keys == {
@@ -288,7 +288,7 @@ def test_what_cannot_be_downloaded_is_told(reported, tmp_path):
     large = many.make(reported.world.warehouse, NOW, keep=30)
     with pytest.raises(SettingsError, match="has 3 files, as it has many tickers: name a folder"):
         download(many, large, tmp_path / "one.html")
-    reported.world.store.put_page(f"reports/{SESSION}/index.html", b"another", "text/html")
+    reported.world.store.put_page([f"reports/{SESSION}/index.html"], b"another", "text/html")
     with pytest.raises(StackError, match="is of another report by now"):
         download(many, large, tmp_path / "three")
     reported.reports.make(reported.world.warehouse, NOW, keep=30)

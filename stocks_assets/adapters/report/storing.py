@@ -129,8 +129,7 @@ class Reports:
                 shown = rows if is_index else {ticker: rows[ticker] for ticker in tickers}
                 overview = overview_of(market) if is_index else None
                 body = render(cover, name, shown, bundles, overview)
-                for folder in (day, LATEST):
-                    self._store.put_page(_key(folder, name), body, _HTML)
+                self._store.put_page([_key(folder, name) for folder in (day, LATEST)], body, _HTML)
                 written[name] = {"bytes": len(body), "sha256": _sha256(body)}
         report = Report(
             folder=day,
@@ -141,9 +140,9 @@ class Reports:
             pages=pages,
             ill=sum(not one.is_good for one in health.values()),
         )
-        text = json.dumps(asdict(report))
+        manifests = [_key(folder, _MANIFEST) for folder in (day, LATEST)]
+        self._store.put_page(manifests, json.dumps(asdict(report)).encode(), "application/json")
         for folder in (day, LATEST):
-            self._store.put_page(_key(folder, _MANIFEST), text.encode(), "application/json")
             self._remove_others(folder, {*written, _MANIFEST})
         return report
 
