@@ -584,9 +584,9 @@ def report(results, naive, options) -> None:
 def plot(results, path) -> None:
     sizes = [result["tickers"] for result in results]
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.5))
-    left.plot(
-        sizes, [r["naive_seconds"] for r in results], "--", label="a run a ticker (extrapolated)"
-    )
+    naive = [r["naive_seconds"] for r in results]
+    if not any(map(math.isnan, naive)):
+        left.plot(sizes, naive, "--", label="a run a ticker (extrapolated)")
     left.plot(sizes, [r["seconds"] for r in results], "o-", label="backfill")
     left.plot(sizes, [r["daily_refresh_seconds"] for r in results], "s-", label="daily refresh")
     left.set(xscale="log", yscale="log", xlabel="tickers", ylabel="seconds")
@@ -597,7 +597,7 @@ def plot(results, path) -> None:
         right.bar([str(size) for size in sizes], heights, bottom=bottom, label=name)
         bottom = [a + b for a, b in zip(bottom, heights, strict=True)]
     right.set(xlabel="tickers", ylabel="share of a backfill, %")
-    right.legend()
+    right.legend(loc="lower right")
     figure.tight_layout()
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)

@@ -38,6 +38,7 @@ _IDENTITY_KEY = "stocks-bucket-identity.gz"
 _ALREADY_THERE = ("PreconditionFailed", "ConditionalRequestConflict", "412")
 _NOT_THERE = ("404", "NoSuchBucket", "NotFound")
 _DENIED = ("403", "AccessDenied", "Forbidden")
+_GZIP = b"\x1f\x8b"
 _CHANGED = ("PreconditionFailed", "412", "NoSuchKey", "NotFound", "404")
 _PAST_ALL = chr(sys.maxunicode)
 # In one request up to the size from which S3 wants parts.
@@ -325,6 +326,8 @@ def _unpacked(packed: bytes, max_bytes: int) -> bytes:
     """
     content = b""
     while packed:
+        if not packed.startswith(_GZIP):
+            raise gzip.BadGzipFile(f"Not a gzipped file ({packed[:2]!r})")
         member = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
         try:
             content += member.decompress(packed, max_bytes + 1 - len(content))

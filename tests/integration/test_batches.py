@@ -17,13 +17,16 @@ from dagster._daemon.monitoring.run_monitoring import monitor_started_run
 from stocks_assets.adapters.backlog import find_behind, make_backlog
 from stocks_assets.adapters.bronze import BronzeStore
 from stocks_assets.adapters.dbt_project import project_digest
+from stocks_assets.adapters.report.storing import Reports
 from stocks_assets.adapters.sources.sample import SampleSource
+from stocks_assets.defs.jobs import REFRESH, refresh_runs
 from stocks_assets.defs.launch import PROCESS_TAG, Watch, WatchedRunLauncher
 from stocks_assets.defs.partitions import tags_of
 from stocks_assets.domain.datasets import Call
 from stocks_assets.domain.outcomes import TransportFailed, UnknownSymbol
 from stocks_assets.domain.planner import Allowance
 from stocks_assets.domain.sample_market import SampleMarket
+from stocks_assets.errors import StackError
 
 DAY = date(2026, 11, 20)
 # Short histories: what is looked at is who is done, not how much.
@@ -267,3 +270,19 @@ def test_a_run_whose_process_is_killed_is_failed_whatever_started_it(warehouse):
             time.sleep(0.05)
         assert monitored(200.0) == dg.DagsterRunStatus.STARTED
         assert monitored(300.0) == dg.DagsterRunStatus.FAILURE
+
+
+def test_of_the_runs_of_a_batch_just_those_make_a_report_that_leave_none_waiting(world):
+    world.add(*TICKERS[:2])
+    source = SampleSource(MARKET, lambda: DAY)
+    job = world.definitions(source).resolve_job_def(REFRESH)
+    (first, its_tags), (second, tags) = refresh_runs(
+        "some day", TICKERS[:2], TICKERS[:2], at_most=1
+    )
+    waiting = world.instance.create_run_for_job(job, run_config=second, tags=tags)
+    assert job.execute_in_process(instance=world.instance, run_config=first, tags=its_tags).success
+    with pytest.raises(StackError, match="there is no report yet"):
+        Reports(world.store).find()
+    world.instance.delete_run(waiting.run_id)
+    assert job.execute_in_process(instance=world.instance, run_config=second, tags=tags).success
+    assert set(Reports(world.store).find().pages) == set(TICKERS[:2])

@@ -19,7 +19,6 @@ from stocks_assets.adapters.report.reading import Market
 from stocks_assets.adapters.report.rendering import Cover, overview_of, render, rows_of
 from stocks_assets.adapters.report.storing import Reports
 from stocks_assets.adapters.sources.sample import SampleSource
-from stocks_assets.defs.jobs import REFRESH, refresh_runs
 from stocks_assets.domain.outcomes import TransportFailed
 from stocks_assets.domain.report import INDEX, decode, pack, price_digits, unpack
 from stocks_assets.domain.sample_market import SampleMarket
@@ -223,22 +222,6 @@ def test_a_report_that_would_say_the_same_is_not_made_again(reported):
     after = reports.make(warehouse, NOW + timedelta(hours=2), keep=30, only_changed=True)
     assert after is not None
     assert reports.find().made_at == "2026-11-17T05:00:00+00:00"
-
-
-def test_of_the_runs_of_a_batch_just_those_make_it_that_leave_none_waiting(world):
-    world.add(*TICKERS[:2])
-    source = SampleSource(MARKET, lambda: SESSION)
-    job = world.definitions(source).resolve_job_def(REFRESH)
-    (first, its_tags), (second, tags) = refresh_runs(
-        "some day", TICKERS[:2], TICKERS[:2], at_most=1
-    )
-    waiting = world.instance.create_run_for_job(job, run_config=second, tags=tags)
-    assert job.execute_in_process(instance=world.instance, run_config=first, tags=its_tags).success
-    with pytest.raises(StackError, match="there is no report yet"):
-        Reports(world.store).find()
-    world.instance.delete_run(waiting.run_id)
-    assert job.execute_in_process(instance=world.instance, run_config=second, tags=tags).success
-    assert set(Reports(world.store).find().pages) == set(TICKERS[:2])
 
 
 def test_older_reports_go_and_what_is_no_report_stays(reported):
