@@ -188,7 +188,7 @@ class ObjectStore:
         with found["Body"] as body:
             if found["ContentLength"] > max_bytes:
                 raise _too_large(max_bytes)
-            return _unpacked(body.read(), max_bytes)
+            return unpacked(body.read(), max_bytes)
 
     def put_page(self, keys: Iterable[str], body: bytes, content_type: str) -> None:
         """Store `body`, compressed, under `keys` for browsers, in place of what is there."""
@@ -319,10 +319,14 @@ class ObjectStore:
         return True
 
 
-def _unpacked(packed: bytes, max_bytes: int) -> bytes:
+def unpacked(packed: bytes, max_bytes: int) -> bytes:
     """Return what is in gzip's members, each in one step.
 
     The standard library's file takes eight kilobytes a step, and in threads each waits its turn.
+
+    Raises:
+        BadGzipFile: it is not compressed, damaged, or unpacks to more than `max_bytes`.
+        EOFError: it is cut off.
     """
     content = b""
     while packed:

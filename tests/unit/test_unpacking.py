@@ -1,0 +1,52 @@
+"""What objects are unpacked to: the same as the standard library does, and no more than allowed."""
+
+import gzip
+import io
+
+import pytest
+
+from stocks_assets.adapters.object_store import unpacked
+
+BODY = b'{"Symbol": "AAPL"}' * 1000
+PACKED = gzip.compress(BODY)
+
+
+@pytest.mark.parametrize(
+    "packed",
+    [
+        b"",
+        gzip.compress(b""),
+        PACKED,
+        PACKED + PACKED,
+        PACKED + b"\0" * 512,
+        PACKED + b"\0\0" + gzip.compress(b"more"),
+    ],
+)
+def test_sound_objects_come_as_from_the_standard_library(packed):
+    with gzip.GzipFile(fileobj=io.BytesIO(packed)) as file:
+        assert unpacked(packed, 10 * len(BODY)) == file.read()
+
+
+@pytest.mark.parametrize(
+    ("packed", "error"),
+    [
+        (b"not packed", gzip.BadGzipFile),
+        (PACKED + b"left over", gzip.BadGzipFile),
+        (PACKED[:-1], EOFError),
+        (PACKED[: len(PACKED) // 2], EOFError),
+        (PACKED + PACKED[:7], EOFError),
+        (PACKED[:-8] + b"\1\2\3\4" + PACKED[-4:], gzip.BadGzipFile),
+    ],
+)
+def test_damaged_objects_are_refused(packed, error):
+    with pytest.raises(error):
+        unpacked(packed, 10 * len(BODY))
+
+
+def test_an_object_has_no_more_than_it_may():
+    assert unpacked(PACKED, len(BODY)) == BODY
+    for packed in (PACKED, PACKED[:-8]):
+        with pytest.raises(gzip.BadGzipFile, match="more than 17,999 bytes"):
+            unpacked(packed, len(BODY) - 1)
+    with pytest.raises(gzip.BadGzipFile, match="more than"):
+        unpacked(PACKED + PACKED, len(BODY))
