@@ -170,13 +170,16 @@ def write_replies_of(ticker, day, options) -> None:
     for dataset in DATASETS.values():
         if dataset.is_monthly or dataset.is_of_market != (ticker == MARKET):
             continue
-        folder = options.replies / dataset.endpoints[0].function / str(day)
-        folder.mkdir(parents=True, exist_ok=True)
-        for part in dataset.parts:
-            reply = source.fetch(dataset, ticker, part)
-            if isinstance(reply, Data):
-                name = part if ticker == MARKET else encode_ticker(ticker)
-                (folder / f"{name}.{dataset.form}").write_bytes(reply.body)
+        [endpoint, *_] = dataset.endpoints
+        for recent in (False, True) if endpoint.recent else (False,):
+            size = (endpoint.recent if recent else endpoint.parameters).get("outputsize", "")
+            folder = options.replies / endpoint.function / size / str(day)
+            folder.mkdir(parents=True, exist_ok=True)
+            for part in dataset.parts:
+                reply = source.fetch(dataset, ticker, part, recent=recent)
+                if isinstance(reply, Data):
+                    name = part if ticker == MARKET else encode_ticker(ticker)
+                    (folder / f"{name}.{dataset.form}").write_bytes(reply.body)
 
 
 class Vendor:
@@ -216,7 +219,7 @@ def serve(replies, connection) -> None:
             ticker = encode_ticker(asked["symbol"]) if "symbol" in asked else None
             name = f"{ticker}.json" if ticker else f"{asked['state']}.csv"
             day = (replies / TODAY).read_text()
-            reply = replies / asked["function"] / day / name
+            reply = replies / asked["function"] / asked.get("outputsize", "") / day / name
             body = reply.read_bytes() if reply.is_file() else NOTHING
             self.send_response(200)
             self.send_header("Content-Length", str(len(body)))

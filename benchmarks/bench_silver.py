@@ -66,7 +66,7 @@ class Market(SampleSource):
         super().__init__(MARKET, lambda: DAYS[days - 1])
         self._outputsize = outputsize
 
-    def fetch(self, dataset, ticker, _part=""):
+    def fetch(self, dataset, ticker, _part="", **_how):
         endpoint = dataset.endpoints[1]
         body = self._market.reply(
             endpoint.function, ticker, self._last_session(), outputsize=self._outputsize

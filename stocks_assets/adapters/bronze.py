@@ -4,11 +4,12 @@ The bucket is the truth. The index in PostgreSQL follows it and can be made anew
 """
 
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from functools import partial
 from gzip import BadGzipFile
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -21,6 +22,8 @@ from stocks_assets.adapters.warehouse import FetchJournal, Warehouse
 from stocks_assets.domain.bronze_key import BronzeKey, QuarantineKey, content_hash
 from stocks_assets.domain.datasets import DATASETS, LARGEST_REPLY, Call, Dataset
 from stocks_assets.domain.outcomes import Data, DayQuotaSpent, Outcome, Refused, Unavailable
+from stocks_assets.domain.payloads import goes_on_from
+from stocks_assets.domain.recent import StoredBar
 from stocks_assets.errors import InvalidKeyError
 
 _ACCEPTED = "accepted"
@@ -201,6 +204,7 @@ class BronzeStore:
         threads: int,
         decided_at: datetime | None = None,
         waits: bool = False,
+        tails: Mapping[Call, StoredBar] | None = None,
     ) -> Iterator[tuple[Call, Result]]:
         """Make `calls` of `dataset` and store what is new, yielding each as it is done.
 
@@ -208,6 +212,9 @@ class BronzeStore:
         object was lost. Calls are made in their order. Yielded as `Waiting` are those for which
         none is left, and those that another run makes, or has made since they were decided on,
         which is now unless it is given. Who `waits` gets what came of those for the other run.
+
+        Of calls with a bar in `tails` the newest rows are asked for, and kept if they go on from
+        that bar; if not, a second call asks for all there is.
         """
         decided_at = decided_at or datetime.now(UTC)
         self._is_closed = False
@@ -223,7 +230,14 @@ class BronzeStore:
             ThreadPoolExecutor(threads, thread_name_prefix=dataset.name) as pool,
         ):
             made = {
-                pool.submit(self._fetch_one, source, journal, call, newest.get(call), waits): call
+                pool.submit(
+                    self._fetch_one,
+                    partial(_ask, source, call, (tails or {}).get(call)),
+                    journal,
+                    call,
+                    newest.get(call),
+                    waits,
+                ): call
                 for call in calls
             }
             try:
@@ -235,13 +249,13 @@ class BronzeStore:
 
     def _fetch_one(
         self,
-        source: Source,
+        ask: Callable[[], tuple[Outcome, bool]],
         journal: FetchJournal,
         call: Call,
         newest: BronzeKey | None,
         waits: bool,
     ) -> Result:
-        """Make `call`, keep what comes of it and note it at once: a kill costs a call a thread."""
+        """`ask`, keep what comes of it and note it at once: a kill costs a call a thread."""
         with journal.only_one(call, waits=waits) as is_free:
             if not is_free:
                 made = journal.made(call) if waits else None
@@ -250,7 +264,7 @@ class BronzeStore:
                 return Waiting(call.ticker, "another run makes this call at the same time")
             if self._is_closed:
                 return Waiting(call.ticker, "not called: the bucket takes no replies")
-            outcome: Outcome = source.fetch(DATASETS[call.dataset], call.ticker, call.part)
+            outcome, is_whole = ask()
             try:
                 kind, result = type(outcome).__name__, self._keep(outcome, call, newest)
             except (ClientError, BotoCoreError) as error:
@@ -263,7 +277,7 @@ class BronzeStore:
             if not isinstance(result, Waiting):
                 key = result.key if isinstance(result, Stored) and result.is_new else None
                 reason = None if isinstance(result, Stored) else result.reason
-                journal.note(call, kind, reason, key)
+                journal.note(call, kind, reason, key, is_whole=is_whole)
             return result
 
     def _had_by_another(self, call: Call, kind: str, reason: str) -> Result:
@@ -301,3 +315,20 @@ class BronzeStore:
                 key = BronzeKey(call.dataset, call.ticker, now, digest, part=call.part, form=form)
                 self._store.put_new(str(key), body, {"function": function})
                 return Stored(call.ticker, key, True, len(body), function)
+
+
+def _ask(source: Source, call: Call, tail: StoredBar | None) -> tuple[Outcome, bool]:
+    """Return what the source has, and whether that is all there is or may be the newest rows.
+
+    Rows that do not go on from `tail` are thrown away: were they kept, the next ones would go on
+    from them, whatever came of the call for all.
+    """
+    dataset = DATASETS[call.dataset]
+    if tail is not None:
+        outcome = source.fetch(dataset, call.ticker, call.part, recent=True)
+        if not isinstance(outcome, Data) or goes_on_from(tail, outcome.body):
+            return outcome, False
+        if not any(e.recent for e in dataset.endpoints if e.function == outcome.function):
+            # The key may use no endpoint that has more.
+            return outcome, True
+    return source.fetch(dataset, call.ticker, call.part), True

@@ -10,7 +10,9 @@ from stocks_assets.domain.calendar import NEW_YORK
 from stocks_assets.domain.datasets import DAILY_BARS, DATASETS, MARKET, Call, Dataset, parts_of
 from stocks_assets.domain.gaps import Holding
 from stocks_assets.domain.listings import delisted_since, listed_since
+from stocks_assets.domain.payloads import SILVER_TABLES
 from stocks_assets.domain.planner import Plan, Priority, Want, plan_calls
+from stocks_assets.domain.recent import BARS_BACK, StoredBar, are_recent_bars_enough
 
 
 def make_plan(
@@ -50,6 +52,36 @@ def make_plan(
         for call in calls_for(dataset, tickers, now, intraday_months)
     )
     return plan_calls(wants, now, allowance)
+
+
+def find_tails(
+    warehouse: Warehouse, dataset: Dataset, calls: Sequence[Call], now: datetime
+) -> dict[Call, StoredBar]:
+    """Return of which of `calls` the newest rows are enough, and the bar they have to go on from.
+
+    All is asked for where silver is not what the newest object said: what it refused, or has not
+    loaded yet, decides for the whole history.
+    """
+    if not any(endpoint.recent for endpoint in dataset.endpoints):
+        return {}
+    tickers = [call.ticker for call in calls]
+    fetches, bars = warehouse.fetches(dataset.name), warehouse.bars_back(tickers, BARS_BACK)
+    newest = warehouse.newest_objects([dataset.name], tickers)
+    loads = [
+        warehouse.silver_loads(table.name, tickers)
+        for table in SILVER_TABLES.values()
+        if dataset in table.inputs
+    ]
+    return {
+        call: stored
+        for call in calls
+        if (stored := bars.get(call.ticker)) is not None
+        and are_recent_bars_enough(call.ticker, fetches.get(call), stored, now)
+        and all(
+            call.ticker in loaded and str(newest.get(call)) in loaded[call.ticker].bronze_keys
+            for loaded in loads
+        )
+    }
 
 
 def calls_for(

@@ -25,9 +25,10 @@ from psycopg_pool import ConnectionPool
 
 from stocks_assets.domain.arrivals import READERS
 from stocks_assets.domain.bronze_key import BronzeKey
-from stocks_assets.domain.datasets import Call
+from stocks_assets.domain.datasets import DAILY_BARS, Call
 from stocks_assets.domain.gaps import Holding
 from stocks_assets.domain.planner import Checked, Priority
+from stocks_assets.domain.recent import StoredBar
 from stocks_assets.errors import StackError
 
 # More parts of a lock than that are held as the whole: PostgreSQL keeps locks in shared memory. The
@@ -356,7 +357,7 @@ class Warehouse:
         """Return when each call, of `dataset` if given, was last made, and what came of it."""
         with self.connect() as connection:
             rows = connection.execute(
-                "select dataset, ticker, part, checked_at, outcome, had_at, failures "
+                "select dataset, ticker, part, checked_at, outcome, had_at, failures, whole_at "
                 "from ops.fetches where %(dataset)s::text is null or dataset = %(dataset)s",
                 {"dataset": dataset},
             ).fetchall()
@@ -810,6 +811,23 @@ class Warehouse:
             ).fetchall()
         return [Holding(*row) for row in rows]
 
+    def bars_back(self, tickers: Sequence[str], count: int) -> dict[str, StoredBar]:
+        """Return the bar `count` bars before the newest of each of `tickers`, of the vendor's.
+
+        Left out is a ticker with fewer bars, or without an adjusted close there.
+        """
+        with self.connect() as connection:
+            rows = connection.execute(
+                "select ticker, session_date, adjusted_close "
+                "from unnest(%s::text[]) as asked (ticker) cross join lateral "
+                "(select session_date, adjusted_close from silver.daily_bars as bars "
+                "  where bars.ticker = asked.ticker and starts_with(bronze_key, %s) "
+                "  order by session_date desc offset %s limit 1) as found "
+                "where adjusted_close is not null",
+                (list(tickers), BronzeKey.prefix(DAILY_BARS.name), count),
+            ).fetchall()
+        return {ticker: StoredBar(*values) for ticker, *values in rows}
+
     def newest_sessions(self, relation: str, tickers: Sequence[str]) -> dict[str, date]:
         """Return the newest `session_date` of each of `tickers` that `relation` has, if any."""
         if self.missing_relations([relation]):
@@ -1001,21 +1019,35 @@ class FetchJournal:
             (call.dataset, call.ticker, call.part, self._decided_at),
         ).fetchone()
 
-    def note(self, call: Call, outcome: str, reason: str | None, key: BronzeKey | None) -> None:
-        """Note that `call` was made just now, what came of it, and the new object, if any."""
+    def note(
+        self,
+        call: Call,
+        outcome: str,
+        reason: str | None,
+        key: BronzeKey | None,
+        *,
+        is_whole: bool = True,
+    ) -> None:
+        """Note that `call` was made just now, what came of it, and the new object, if any.
+
+        `is_whole` tells that more was asked for than the newest rows.
+        """
+        has_data = outcome == "Data"
         with self._pool.connection() as connection, connection.transaction():
             connection.execute(
                 "insert into ops.fetches "
-                "(dataset, ticker, part, checked_at, outcome, reason, had_at, failures) "
+                "(dataset, ticker, part, checked_at, outcome, reason, had_at, whole_at, failures) "
                 "values (%s, %s, %s, clock_timestamp(), %s, %s, "
+                "case when %s then clock_timestamp() end, "
                 "case when %s then clock_timestamp() end, %s) "
                 "on conflict (dataset, ticker, part) do update set "
                 "checked_at = excluded.checked_at, outcome = excluded.outcome, "
                 "reason = excluded.reason, had_at = coalesce(excluded.had_at, fetches.had_at), "
+                "whole_at = coalesce(excluded.whole_at, fetches.whole_at), "
                 "failures = excluded.failures * (fetches.failures + 1)",
                 (
                     *(call.dataset, call.ticker, call.part, outcome, reason),
-                    outcome == "Data",
+                    *(has_data, has_data and is_whole),
                     int(outcome not in ("Data", "Unavailable")),
                 ),
             )

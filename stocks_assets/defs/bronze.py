@@ -17,7 +17,7 @@ from stocks_assets.adapters.bronze import (
     Stored,
     Waiting,
 )
-from stocks_assets.adapters.planning import calls_for, make_plan
+from stocks_assets.adapters.planning import calls_for, find_tails, make_plan
 from stocks_assets.adapters.sources.port import Source
 from stocks_assets.adapters.warehouse import Warehouse
 from stocks_assets.defs.batch import (
@@ -110,6 +110,8 @@ def bronze_asset(
             asked_for,
             threads=fetch_threads,
             decided_at=decided_at,
+            # Who asks by name gets all there is.
+            tails=find_tails(warehouse, dataset, asked_for, decided_at) if deferred else {},
             # A refresh leaves a call to whoever makes it; who asks by name wants its result.
             waits=not deferred,
         )

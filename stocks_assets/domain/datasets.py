@@ -18,7 +18,8 @@ class Endpoint:
 
     `data_key` is what a reply with data has and a refusal has not: a key of the JSON object, or
     what the CSV's header begins with. Where the dataset is asked for in parts, `part_parameter`
-    names the parameter that takes one.
+    names the parameter that takes one. `recent` are the parameters that ask for the newest rows
+    alone, where the whole history is asked for otherwise.
     """
 
     function: str
@@ -26,6 +27,7 @@ class Endpoint:
     parameters: Mapping[str, str] = field(default_factory=dict)
     premium: bool = False
     part_parameter: str | None = None
+    recent: Mapping[str, str] | None = None
     form: Literal["json", "csv"] = "json"
 
 
@@ -98,6 +100,7 @@ DAILY_BARS = Dataset(
             "Time Series (Daily)",
             {"outputsize": "full"},
             premium=True,
+            recent={"outputsize": "compact"},
         ),
         Endpoint("TIME_SERIES_DAILY", "Time Series (Daily)", {"outputsize": "compact"}),
     ),

@@ -51,13 +51,15 @@ _NEW_REFUSALS = 5
 class Checked:
     """When a call was last made, and the kind of outcome, such as `Data`.
 
-    `had_at` is when it last was answered, and `failures` how often it has failed since.
+    `had_at` is when it last was answered, `whole_at` when with more than the newest rows, and
+    `failures` how often it has failed since.
     """
 
     at: datetime
     outcome: str
     had_at: datetime | None = None
     failures: int = 0
+    whole_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -492,10 +492,10 @@ class Vendor(SampleSource):
         super().__init__(MARKET, lambda: date(2026, 11, 20))
         self.unknown = unknown
 
-    def fetch(self, dataset, ticker, part=""):
+    def fetch(self, dataset, ticker, part="", **how):
         if ticker in self.unknown:
             return UnknownSymbol("the vendor does not know this ticker")
-        return super().fetch(dataset, ticker, part)
+        return super().fetch(dataset, ticker, part, **how)
 
     def allowance(self):
         return Allowance()

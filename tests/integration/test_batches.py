@@ -53,11 +53,11 @@ class Breaking(SampleSource):
         self.calls = Counter()
         self.outcome = TransportFailed("the line is dead")
 
-    def fetch(self, dataset, ticker, part=""):
+    def fetch(self, dataset, ticker, part="", **how):
         self.calls[dataset.name, ticker, part] += 1
         if ticker in self.broken:
             return self.outcome
-        return super().fetch(dataset, ticker, part)
+        return super().fetch(dataset, ticker, part, **how)
 
 
 def metadata_by_ticker(world, asset):
@@ -139,12 +139,12 @@ class Shared(Breaking):
         self.world = world
         self.is_first = threading.Lock()
 
-    def fetch(self, dataset, ticker, part=""):
+    def fetch(self, dataset, ticker, part="", **how):
         if self.is_first.acquire(blocking=False):
             calls = [Call(dataset.name, one) for one in TICKERS]
             for _ in self.world.bronze.ingest(self, dataset, calls, threads=4):
                 pass
-        return super().fetch(dataset, ticker, part)
+        return super().fetch(dataset, ticker, part, **how)
 
 
 def test_what_a_refresh_fetches_amid_a_backfill_is_recorded_in_it_and_asked_for_once(world):

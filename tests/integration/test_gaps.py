@@ -86,9 +86,9 @@ def test_a_week_without_the_machine_is_seen_and_filled_and_what_nobody_has_is_no
 class Free(SampleSource):
     """A vendor whose replies on daily bars have the newest 100 sessions."""
 
-    def fetch(self, dataset, ticker, part=""):
+    def fetch(self, dataset, ticker, part="", **how):
         if dataset != DAILY_BARS:
-            return super().fetch(dataset, ticker, part)
+            return super().fetch(dataset, ticker, part, **how)
         endpoint = dataset.endpoints[1]
         body = MARKET.reply(endpoint.function, ticker, self._last_session(), outputsize="compact")
         return classify(endpoint, body)
@@ -97,8 +97,8 @@ class Free(SampleSource):
 class Damaged(SampleSource):
     """A vendor whose newest daily bar has no price that can be."""
 
-    def fetch(self, dataset, ticker, part=""):
-        outcome = super().fetch(dataset, ticker, part)
+    def fetch(self, dataset, ticker, part="", **how):
+        outcome = super().fetch(dataset, ticker, part, **how)
         if dataset != DAILY_BARS:
             return outcome
         reply = json.loads(outcome.body)

@@ -200,10 +200,10 @@ def test_a_partition_that_is_no_ticker_is_named_and_the_others_are_done(world):
 
 
 class WithoutCompanies(SampleSource):
-    def fetch(self, dataset, ticker, part=""):
+    def fetch(self, dataset, ticker, part="", **how):
         if dataset is COMPANIES:
             return Unavailable("not sold here")
-        return super().fetch(dataset, ticker, part)
+        return super().fetch(dataset, ticker, part, **how)
 
 
 @pytest.mark.parametrize("way", ["refresh", "materialize"])
@@ -306,9 +306,9 @@ def test_an_older_vintage_replaces_the_newer_one_as_a_whole(world):
 class Raw(SampleSource):
     """Sells daily bars as to a free key: the newest 100, raw."""
 
-    def fetch(self, dataset, ticker, part=""):
+    def fetch(self, dataset, ticker, part="", **how):
         if dataset is not DAILY_BARS:
-            return super().fetch(dataset, ticker, part)
+            return super().fetch(dataset, ticker, part, **how)
         body = MARKET.reply("TIME_SERIES_DAILY", ticker, MONDAY, outputsize="compact")
         return Data(body, "TIME_SERIES_DAILY")
 
@@ -448,11 +448,11 @@ class Counted(SampleSource):
         self.failing = set(failing)
         self.asked = []
 
-    def fetch(self, dataset, ticker, part=""):
+    def fetch(self, dataset, ticker, part="", **how):
         self.asked.append((dataset.name, ticker))
         if ticker in self.failing:
             return TransportFailed("the line is dead")
-        return super().fetch(dataset, ticker, part)
+        return super().fetch(dataset, ticker, part, **how)
 
 
 def test_a_refresh_that_is_executed_again_asks_just_for_what_failed(world):
@@ -482,8 +482,8 @@ ODD = dict(zip(["BRK.B", "BF-B", "BF/B", "TSCO.LON"], TICKERS, strict=True))
 class Odd(SampleSource):
     """Sells the market under tickers with signs in them."""
 
-    def fetch(self, dataset, ticker, part=""):
-        outcome = super().fetch(dataset, ODD.get(ticker, ticker), part)
+    def fetch(self, dataset, ticker, part="", **how):
+        outcome = super().fetch(dataset, ODD.get(ticker, ticker), part, **how)
         body = outcome.body.replace(ODD.get(ticker, "?").encode(), ticker.encode())
         return type(outcome)(body, outcome.function)
 

@@ -237,8 +237,8 @@ def test_an_object_of_rubbish_is_refused_whole_and_the_next_good_one_loads(bronz
     ticker = TICKERS[:1]
 
     class Rubbish(SampleSource):
-        def fetch(self, dataset, ticker, part=""):
-            outcome = super().fetch(dataset, ticker, part)
+        def fetch(self, dataset, ticker, part="", **how):
+            outcome = super().fetch(dataset, ticker, part, **how)
             body = outcome.body.replace(b'"1. open": "', b'"1. open": "-')
             return type(outcome)(body, outcome.function)
 
@@ -263,7 +263,7 @@ class Told:
     def __init__(self, bodies):
         self.bodies = bodies
 
-    def fetch(self, dataset, ticker, part=""):
+    def fetch(self, dataset, ticker, part="", **_how):
         return Data(self.bodies[ticker, part], dataset.endpoints[0].function)
 
 

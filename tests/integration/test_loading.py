@@ -308,8 +308,8 @@ def test_rejected_rows_are_kept_with_their_reason_while_good_ones_load(world):
     ticker = MARKET.tickers(1)[0]
 
     class Damaged(SampleSource):
-        def fetch(self, dataset, ticker, part=""):
-            outcome = super().fetch(dataset, ticker, part)
+        def fetch(self, dataset, ticker, part="", **how):
+            outcome = super().fetch(dataset, ticker, part, **how)
             if dataset is WEEKLY_BARS:
                 body = outcome.body.replace(b'"1. open": "', b'"1. open": "-', 1)
                 return type(outcome)(body, outcome.function)

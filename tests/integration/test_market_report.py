@@ -41,10 +41,10 @@ class Moody:
     def __getattr__(self, name: str):
         return getattr(self._sample, name)
 
-    def fetch(self, dataset, ticker, part=""):
+    def fetch(self, dataset, ticker, part="", **how):
         if (dataset.name, ticker) == ("dividends", ILL):
             return TransportFailed("no answer within 30 s")
-        return self._sample.fetch(dataset, ticker, part)
+        return self._sample.fetch(dataset, ticker, part, **how)
 
 
 @dataclass

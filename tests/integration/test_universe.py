@@ -240,10 +240,10 @@ def test_the_job_with_what_is_no_ticker_changes_nothing_and_says_so(
 class Unreliable(SampleSource):
     """Gives no splits of one ticker and no weekly bars of another."""
 
-    def fetch(self, dataset, ticker, part=""):
+    def fetch(self, dataset, ticker, part="", **how):
         if (dataset, ticker) in ((SPLITS, TICKERS[0]), (WEEKLY_BARS, TICKERS[1])):
             return TransportFailed("the connection was reset")
-        return super().fetch(dataset, ticker, part)
+        return super().fetch(dataset, ticker, part, **how)
 
 
 def test_the_backlog_is_what_failed_or_is_missing_in_any_layer(world):

@@ -106,8 +106,12 @@ class AlphaVantageSource:
         self._thread = threading.Thread(target=self._loop.run_forever, name=_THREAD, daemon=True)
         self._thread.start()
 
-    def fetch(self, dataset: Dataset, ticker: str, part: str = "") -> Outcome:
+    def fetch(
+        self, dataset: Dataset, ticker: str, part: str = "", *, recent: bool = False
+    ) -> Outcome:
         """Return the vendor's reply from the fullest endpoint that the key may use.
+
+        With `recent` the newest rows alone are asked for, where the endpoint has the choice.
 
         Raises:
             InvalidTickerError: `ticker` is none.
@@ -118,6 +122,8 @@ class AlphaVantageSource:
         if endpoint is None:
             return PremiumOnly(f"{dataset.endpoints[0].function} needs a premium key")
         query = {"function": endpoint.function, **asked, **endpoint.parameters}
+        if recent and endpoint.recent:
+            query |= endpoint.recent
         if endpoint.part_parameter is not None:
             query[endpoint.part_parameter] = part
         with self._turn:

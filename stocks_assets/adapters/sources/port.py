@@ -11,10 +11,13 @@ from stocks_assets.domain.planner import Allowance
 class Source(Protocol):
     """Where the vendor's bytes come from. Safe to call from several threads."""
 
-    def fetch(self, dataset: Dataset, ticker: str, part: str = "") -> Outcome:
+    def fetch(
+        self, dataset: Dataset, ticker: str, part: str = "", *, recent: bool = False
+    ) -> Outcome:
         """Return what the source has of `dataset`, or a part of it, in the vendor's bytes.
 
-        `ticker` is `MARKET` for a dataset of the market. A refusal is an outcome, not an exception.
+        `ticker` is `MARKET` for a dataset of the market. With `recent` the newest rows are enough,
+        if the source can tell them from the whole. A refusal is an outcome, not an exception.
         """
 
     def offers(self, dataset: Dataset) -> bool:

@@ -21,7 +21,14 @@ class ReplaySource:
         self._folder = folder
         self._vintage = vintage
 
-    def fetch(self, dataset: Dataset, ticker: str, part: str = "") -> Outcome:
+    def fetch(
+        self,
+        dataset: Dataset,
+        ticker: str,
+        part: str = "",
+        *,
+        recent: bool = False,  # noqa: ARG002 # a recording is what it is
+    ) -> Outcome:
         """Return the recorded payload; what has no recording is not available.
 
         Of recordings of one day, the one of the fullest endpoint is served.

@@ -17,10 +17,14 @@ class SampleSource:
         self._market = market
         self._last_session = last_session
 
-    def fetch(self, dataset: Dataset, ticker: str, part: str = "") -> Outcome:
+    def fetch(
+        self, dataset: Dataset, ticker: str, part: str = "", *, recent: bool = False
+    ) -> Outcome:
         """Return the reply of the fullest endpoint: this vendor sells everything for nothing."""
         endpoint = dataset.endpoints[0]
         asked = {endpoint.part_parameter: part} if endpoint.part_parameter else {}
+        if recent and endpoint.recent:
+            asked |= endpoint.recent
         if "interval" in endpoint.parameters:
             asked["interval"] = endpoint.parameters["interval"]
         body = self._market.reply(endpoint.function, ticker, self._last_session(), **asked)

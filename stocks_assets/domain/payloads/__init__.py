@@ -15,6 +15,7 @@ import dataframely as dy
 from stocks_assets.domain import datasets, schemas
 from stocks_assets.domain.payloads.actions import read_corporate_actions
 from stocks_assets.domain.payloads.bars import (
+    goes_on_from,
     read_daily_bars,
     read_intraday_bars,
     read_monthly_bars,
@@ -26,7 +27,7 @@ from stocks_assets.domain.payloads.listings import read_listings
 from stocks_assets.domain.payloads.reading import Payloads, Reading
 from stocks_assets.errors import PayloadError
 
-__all__ = ["SILVER_TABLES", "Payloads", "Shaped", "SilverTable"]
+__all__ = ["SILVER_TABLES", "Payloads", "Shaped", "SilverTable", "goes_on_from"]
 
 
 @dataclass(frozen=True, slots=True)
