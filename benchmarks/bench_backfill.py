@@ -246,7 +246,7 @@ class Stack:
             "STOCKS_HOME": str(self.home),
             "STOCKS_ENV_FILE": str(self.home / "none.env"),
             "STOCKS_SOURCE": "alpha_vantage",
-            "ALPHA_VANTAGE_API_KEY": "benchmark",
+            "ALPHA_VANTAGE_API_KEY": "KEY0OF0NOBODY",
             "STOCKS_ALPHA_VANTAGE_PLAN": "premium",
             "STOCKS_ALPHA_VANTAGE_URL": options.vendor.url,
             "STOCKS_CALLS_PER_MINUTE": "0",
