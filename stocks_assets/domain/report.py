@@ -9,7 +9,7 @@ import base64
 import json
 import math
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any, Final
@@ -27,7 +27,8 @@ DAILY_DAYS: Final = 730
 SHOWN: Final = 40
 
 _SPARK_LEVELS = 94
-_EPOCH = date(1970, 1, 1)
+# Past this, a page of 100 tickers gets a thirtieth smaller in four times the time.
+_PACKED = 4
 _PRICES = (
     *("split_adjusted_open", "split_adjusted_high", "split_adjusted_low", "split_adjusted_close"),
     *("sma_20", "sma_50", "sma_200", "ema_12", "ema_26", "bollinger_upper", "bollinger_lower"),
@@ -104,7 +105,7 @@ def files_of(
 def pack(value: object) -> str:
     """Return `value` as text for a page: JSON without NaN, compressed, in base64."""
     text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return base64.b64encode(zlib.compress(text.encode(), 6)).decode()
+    return base64.b64encode(zlib.compress(text.encode(), _PACKED)).decode()
 
 
 def unpack(text: str) -> Any:  # noqa: ANN401 # whatever was packed
@@ -112,22 +113,17 @@ def unpack(text: str) -> Any:  # noqa: ANN401 # whatever was packed
     return json.loads(zlib.decompress(base64.b64decode(text)))
 
 
-def encode(values: Iterable[float | None], digits: int) -> dict[str, Any]:
+def encode(values: pl.Series, digits: int) -> dict[str, Any]:
     """Return numbers as steps between whole ones: `{"k": digits, "d": [first, step, ..]}`.
 
     Each is kept to `digits` after the point, to tens, hundreds .. where `digits` is negative; none
-    and what is no finite number stays null.
+    and what is no finite number, or has more than eighteen digits then, stays null.
     """
-    steps: list[int | None] = []
-    last = 0
-    for value in values:
-        if value is None or not math.isfinite(value):
-            steps.append(None)
-            continue
-        whole = round(value * 10**digits) if digits >= 0 else round(value / 10**-digits)
-        steps.append(whole - last)
-        last = whole
-    return {"k": digits, "d": steps}
+    numbers = values.cast(pl.Float64)
+    scaled = numbers * 10.0**digits if digits >= 0 else numbers / 10.0**-digits
+    whole = scaled.round(mode="half_to_even").cast(pl.Int64, strict=False)
+    before = whole.forward_fill().shift(1).fill_null(0)
+    return {"k": digits, "d": (whole - before).to_list()}
 
 
 def decode(encoded: Mapping[str, Any]) -> list[float | None]:
@@ -221,7 +217,7 @@ def _daily(daily: pl.DataFrame) -> dict[str, Any]:
 
 
 def _days(dates: pl.Series) -> dict[str, Any]:
-    return encode(((day - _EPOCH).days for day in dates), 0)
+    return encode(dates.to_physical(), 0)
 
 
 def _highest(values: pl.Series) -> float | None:

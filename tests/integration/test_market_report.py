@@ -482,9 +482,8 @@ def test_names_that_are_markup_are_shown_and_do_nothing(visit, tmp_path: Path):
     market = Market(lines, [], [], [], SESSION, {})
     cover = Cover(SESSION, NOW, [(name, name, INDEX) for name in names])
     path = tmp_path / "index.html"
-    path.write_bytes(
-        render(cover, INDEX, rows_of(market, {}), dict.fromkeys(names, bundle), overview_of(market))
-    )
+    rows = rows_of(market, dict.fromkeys(names, Health()))
+    path.write_bytes(render(cover, INDEX, rows, dict.fromkeys(names, bundle), overview_of(market)))
     found = visit()
     found.go(path.as_uri())
     assert len(found.column(1)) == len(names)

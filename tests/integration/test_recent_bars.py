@@ -144,7 +144,9 @@ def test_what_did_not_go_on_is_asked_for_as_a_whole_until_it_comes(world, premiu
         REFUSALS["unknown symbol"] if asked.query.get("outputsize") == "full" else answer(asked)
     )
     world.refresh(premium.source, [restated], layers=INGEST)
-    failed = world.query("select ticker, reason from ops.failures where asset = 'bronze/daily_bars'")
+    failed = world.query(
+        "select ticker, reason from ops.failures where asset = 'bronze/daily_bars'"
+    )
     assert failed["ticker"].to_list() == [restated]
     assert premium.sizes == {restated: ["compact", "full"]}
     assert closes(world, restated) == truth(restated, NEXT_DAY)

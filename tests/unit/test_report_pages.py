@@ -67,7 +67,8 @@ def page(*lines: dict, bundles: dict[str, str] | None = None, file: str = INDEX)
     market = Market(lines, [], [], [], SESSION, {})
     directory = [(one["ticker"], one["company_name"], INDEX) for one in lines]
     cover = Cover(SESSION, datetime(2026, 11, 25, 1, tzinfo=UTC), directory)
-    return render(cover, file, rows_of(market, {}), bundles or {}, overview_of(market)).decode()
+    health = {one["ticker"]: Health() for one in lines}
+    return render(cover, file, rows_of(market, health), bundles or {}, overview_of(market)).decode()
 
 
 class Tags(HTMLParser):
@@ -105,7 +106,7 @@ class Tags(HTMLParser):
     st.integers(-4, 8),
 )
 def test_numbers_come_back_as_precise_as_they_were_kept(values, digits):
-    found = decode(encode(values, digits))
+    found = decode(encode(pl.Series(values, dtype=pl.Float64), digits))
     assert len(found) == len(values)
     for kept, value in zip(found, values, strict=True):
         assert (kept is None) == (value is None)
@@ -114,7 +115,9 @@ def test_numbers_come_back_as_precise_as_they_were_kept(values, digits):
 
 
 def test_what_is_no_number_is_none():
-    assert decode(encode([1.0, math.nan, math.inf, 2.0], 2)) == [1.0, None, None, 2.0]
+    assert decode(encode(pl.Series([1.0, math.nan, math.inf, 1e300, 2.0]), 2)) == [
+        *(1.0, None, None, None, 2.0),
+    ]
 
 
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), st.lists))

@@ -36,10 +36,11 @@ class Cover:
 
 
 def rows_of(market: Market, health: Mapping[str, Health]) -> dict[str, list[Any]]:
-    """Return the line of each ticker in the overview."""
+    """Return the line in the overview of each ticker that `health` has, in the market's order."""
     return {
-        line["ticker"]: market_row(line, health.get(line["ticker"], Health()))
+        line["ticker"]: market_row(line, health[line["ticker"]])
         for line in market.lines
+        if line["ticker"] in health
     }
 
 

@@ -6,7 +6,8 @@ Each folder has the pages and, written last, `report.json`, which names them wit
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime
 from typing import Any
@@ -14,7 +15,13 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from stocks_assets.adapters.object_store import ObjectStore
-from stocks_assets.adapters.report.reading import NEEDS, page_reader, read_market, state_of
+from stocks_assets.adapters.report.reading import (
+    NEEDS,
+    Page,
+    page_reader,
+    read_market,
+    state_of,
+)
 from stocks_assets.adapters.report.rendering import (
     Cover,
     overview_of,
@@ -118,19 +125,27 @@ class Reports:
         day = (market.session or now.astimezone(UTC).date()).isoformat()
         health: dict[str, Health] = {}
         written: dict[str, dict[str, Any]] = {}
-        with page_reader(warehouse, market) as reader:
+
+        def write(name: str, pages: Sequence[Page]) -> None:
+            bundles = {page.ticker: pack(page.bundle) for page in pages}
+            # The overview, which is the last, has a line of each ticker.
+            shown = health if name == INDEX else {page.ticker: page.health for page in pages}
+            overview = overview_of(market) if name == INDEX else None
+            body = render(cover, name, rows_of(market, shown), bundles, overview)
+            self._store.put_page([_key(folder, name) for folder in (day, LATEST)], body, _HTML)
+            written[name] = {"bytes": len(body), "sha256": _sha256(body)}
+
+        # One file is read while the one before is written.
+        with page_reader(warehouse, market) as reader, ThreadPoolExecutor(1) as writer:
+            writing: Future[None] | None = None
             for name, tickers in files:
-                bundles = {}
-                for page in reader.pages(tickers):
-                    health[page.ticker] = page.health
-                    bundles[page.ticker] = pack(page.bundle)
-                rows = rows_of(market, health)
-                is_index = name == INDEX
-                shown = rows if is_index else {ticker: rows[ticker] for ticker in tickers}
-                overview = overview_of(market) if is_index else None
-                body = render(cover, name, shown, bundles, overview)
-                self._store.put_page([_key(folder, name) for folder in (day, LATEST)], body, _HTML)
-                written[name] = {"bytes": len(body), "sha256": _sha256(body)}
+                read = list(reader.pages(tickers))
+                if writing is not None:
+                    writing.result()
+                health |= {page.ticker: page.health for page in read}
+                writing = writer.submit(write, name, read)
+            if writing is not None:
+                writing.result()
         report = Report(
             folder=day,
             session=market.session.isoformat() if market.session else None,
