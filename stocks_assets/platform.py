@@ -756,8 +756,16 @@ class Platform:
             **{name: str(path) for name, path in paths.items() if path},
             # The definitions load a manifest, and that names the database.
             "DBT_DBNAME": urlsplit(connections.database_url).path.lstrip("/"),
+            **self._events_environment(connections),
             **self._dagster_environment(connections.dagster_database_url),
         }
+
+    def _events_environment(self, connections: Connections) -> dict[str, str]:
+        """Return where the web server notes events of the bucket, unless a setting says it."""
+        settings = self._settings
+        if settings.bucket_events_token is None or settings.bucket_events_database_url is not None:
+            return {}
+        return {"STOCKS_BUCKET_EVENTS_DATABASE_URL": connections.database_url}
 
     def _dagster_environment(self, database_url: str) -> dict[str, str]:
         storage = database_url.partition("://")[2]

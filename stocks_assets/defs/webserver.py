@@ -14,7 +14,7 @@ from starlette.types import ASGIApp
 
 from stocks_assets.adapters.door import Door
 from stocks_assets.adapters.hook import Hints, Hook
-from stocks_assets.connections import find_connections
+from stocks_assets.errors import SettingsError
 from stocks_assets.settings import Settings, read_settings
 from stocks_assets.ui import hosts, tls_host, ui_password
 
@@ -42,9 +42,12 @@ def _hints(settings: Settings) -> Iterator[Callable[[Sequence[str]], None]]:
     if settings.bucket_events_token is None:
         yield lambda _: None
         return
-    url = settings.bucket_events_database_url
-    database_url = url.get_secret_value() if url else find_connections(settings).database_url
-    with Hints(database_url) as hints:
+    if settings.bucket_events_database_url is None:
+        raise SettingsError(
+            "STOCKS_BUCKET_EVENTS_TOKEN needs STOCKS_BUCKET_EVENTS_DATABASE_URL where the web "
+            "server is not started by `stocks`"
+        )
+    with Hints(settings.bucket_events_database_url.get_secret_value()) as hints:
         yield hints.note
 
 
