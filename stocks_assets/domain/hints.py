@@ -143,7 +143,7 @@ def beyond_tails(hints: Iterable[str], starts: Mapping[str, str]) -> list[str]:
 def next_place(hints: Sequence[str]) -> Place:
     """Return what to list for the first of `hints`, which are in order, and others of its day."""
     first = hints[0]
-    # No key sorts between the two.
+    # No key of a dataset sorts between the two.
     return Place(first[: first.rindex("/") + 1], first[:-1])
 
 

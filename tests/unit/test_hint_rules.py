@@ -218,3 +218,10 @@ def test_each_call_answers_a_hint_and_what_is_there_of_those_answered_was_listed
     assert (hints - set(waiting)) & stored <= listed
     # Those of a day share their calls.
     assert page < len(stored) or calls <= len({one.rpartition("/")[0] for one in hints})
+
+
+def test_a_hint_that_others_put_a_page_of_objects_before_holds_up_none():
+    place = next_place([OLD, key()])
+    # Not a key, and between the two ends.
+    assert place.after < f"{OLD[:-1]}!" < OLD
+    assert not_listed([OLD, key()], place, f"{OLD[:-1]}!") == [key()]
