@@ -135,8 +135,10 @@ class Compose:
         self.running[name] = first
 
     def stop(self, name: str) -> None:
-        self.running[name].send_signal(signal.SIGTERM)
-        self.running.pop(name).wait(60)
+        """Stop a service, if it runs."""
+        if process := self.running.pop(name, None):
+            process.send_signal(signal.SIGTERM)
+            process.wait(60)
 
     def restart(self, name: str, command: str | None = None) -> None:
         self.stop(name)
@@ -321,7 +323,7 @@ def test_the_web_server_takes_events_of_the_bucket_once_there_is_a_token(compose
             trust_env=False,
         ).status_code
 
-    assert [post(token) for token in ("", "wrong", TOKEN, TOKEN)] == [401, 401, 204, 204]
+    assert [post(token) for token in ("wrong", TOKEN, TOKEN)] == [401, 204, 204]
     with psycopg.connect(servers.database_url) as connection:
         assert connection.execute("select key from bronze.hints").fetchall() == [(key,)]
     dagster = compose.here("postgresql://stocks_dagster:${DAGSTER_PASSWORD:?}@postgres:5432/stocks")
