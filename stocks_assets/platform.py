@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from stocks_assets.adapters.query import Result
     from stocks_assets.adapters.reader import Reader
     from stocks_assets.adapters.report.storing import Reports
+    from stocks_assets.adapters.roles import Role
     from stocks_assets.adapters.sources.port import Source
     from stocks_assets.adapters.standings import Standing
     from stocks_assets.adapters.trace import Trace
@@ -222,10 +223,20 @@ class Platform:
             loader=Role("STOCKS_LOADER_DATABASE_URL", connections.database_url),
             transformer=Role("STOCKS_TRANSFORMER_DATABASE_URL", connections.models_url),
             dagster=Role("STOCKS_DAGSTER_DATABASE_URL", connections.dagster_database_url),
+            hinter=self._hinter(),
         )
         is_ours = self._settings.brings_database
         roles.prepare(owns_passwords=is_ours)
         ensure_database(connections.dagster_database_url)
+
+    def _hinter(self) -> "Role | None":
+        """Return who notes the events of the bucket, if somebody does who is named for it."""
+        from stocks_assets.adapters.roles import Role
+
+        url = self._settings.bucket_events_database_url
+        if self._settings.bucket_events_token is None or url is None:
+            return None
+        return Role("STOCKS_BUCKET_EVENTS_DATABASE_URL", url.get_secret_value())
 
     def _run_log(self) -> Path:
         """Return where runs log to."""
@@ -745,8 +756,16 @@ class Platform:
             **{name: str(path) for name, path in paths.items() if path},
             # The definitions load a manifest, and that names the database.
             "DBT_DBNAME": urlsplit(connections.database_url).path.lstrip("/"),
+            **self._events_environment(connections),
             **self._dagster_environment(connections.dagster_database_url),
         }
+
+    def _events_environment(self, connections: Connections) -> dict[str, str]:
+        """Return where the web server notes events of the bucket, unless a setting says it."""
+        settings = self._settings
+        if settings.bucket_events_token is None or settings.bucket_events_database_url is not None:
+            return {}
+        return {"STOCKS_BUCKET_EVENTS_DATABASE_URL": connections.database_url}
 
     def _dagster_environment(self, database_url: str) -> dict[str, str]:
         storage = database_url.partition("://")[2]

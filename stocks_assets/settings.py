@@ -34,6 +34,8 @@ PROJECT_ROOT = Path(__file__).resolve().parent.parent
 SourceName = Literal["alpha_vantage", "replay", "sample"]
 Launcher = Literal["in_process", "multiprocess", "celery", "kubernetes"]
 _ROLE = re.compile(r"[a-z_][a-z0-9_]{0,62}")
+# What may follow `Bearer` in a header, by RFC 6750.
+_TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]{16,}")
 
 
 class _SecretFiles(EnvSettingsSource):
@@ -146,11 +148,21 @@ class Settings(BaseSettings):
     reports_kept: int = Field(30, validation_alias="STOCKS_REPORTS_KEPT", ge=1)
     ui_charts: bool = Field(True, validation_alias="STOCKS_UI_CHARTS")
     late_days: int = Field(3, validation_alias="STOCKS_LATE_DAYS", ge=0, le=3650)
+    bucket_events_token: SecretStr | None = Field(
+        None, validation_alias="STOCKS_BUCKET_EVENTS_TOKEN"
+    )
+    bucket_events_database_url: SecretStr | None = Field(
+        None, validation_alias="STOCKS_BUCKET_EVENTS_DATABASE_URL"
+    )
     register_arrivals: bool = Field(False, validation_alias="STOCKS_REGISTER_ARRIVALS")
     fetch_threads: int = Field(8, validation_alias="STOCKS_FETCH_THREADS", ge=1, le=64)
 
     @field_validator(
-        "database_url", "loader_database_url", "transformer_database_url", "dagster_database_url"
+        "database_url",
+        "loader_database_url",
+        "transformer_database_url",
+        "dagster_database_url",
+        "bucket_events_database_url",
     )
     @classmethod
     def _is_postgres(cls, value: SecretStr | None) -> SecretStr | None:
@@ -215,6 +227,13 @@ class Settings(BaseSettings):
     def _is_a_password(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and len(value.get_secret_value()) < 12:
             raise ValueError("expected 12 characters or more")
+        return value
+
+    @field_validator("bucket_events_token")
+    @classmethod
+    def _is_a_token(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not _TOKEN.fullmatch(value.get_secret_value()):
+            raise ValueError("expected 16 or more letters, digits and '-._~+/='")
         return value
 
     @field_validator("celery_broker_url", "celery_backend_url")

@@ -33,6 +33,13 @@ from stocks_assets.domain.arrivals import (
     tail_start,
 )
 from stocks_assets.domain.bronze_key import BronzeKey
+from stocks_assets.domain.hints import (
+    HINTS_A_LOOK,
+    PAGES_OF_HINTS,
+    beyond_tails,
+    next_place,
+    not_listed,
+)
 
 LATE_DAYS = 3
 # How often runs list the last days; a sensor's looks do so all the time, a few calls each.
@@ -78,6 +85,12 @@ class Books(Protocol):
     def stand(self, name: str, standing: Standing) -> None:
         """Note where a sweep stands."""
 
+    def hints(self, count: int) -> Sequence[str]:
+        """Return up to `count` keys that events of the store named, the oldest first."""
+
+    def forget(self, hints: Sequence[str]) -> None:
+        """Forget hints."""
+
 
 class Keeper(Protocol):
     """What has the books."""
@@ -88,9 +101,13 @@ class Keeper(Protocol):
 
 @dataclass(slots=True)
 class Look:
-    """What a look came to: listing calls, and how many objects were new or overwritten."""
+    """What a look came to: listing calls, and how many objects were new or overwritten.
+
+    `hinted` is how many keys were listed because the store had named them.
+    """
 
     calls: int = 0
+    hinted: int = 0
     new: int = 0
     overwritten: int = 0
 
@@ -125,8 +142,11 @@ class BronzeIndex:
         now = now or datetime.now(UTC)
         with self._keeper.open() as books:
             looking = _Looking(self._store, books, now)
+            # Before anything is listed: what they name is there by now, for the tails as well.
+            hints = books.hints(HINTS_A_LOOK)
             looking.strays()
             sweeps = looking.tails(list(LISTED), _TAIL_PAGES, self._late_days, timedelta(0))
+            looking.follow_hints(hints)
             due = looking.due(sweeps)
             until = looking.look.calls + _SWEEP_PAGES
             until_whole = until - (_WHOLE_PAGES if any(sweep.is_whole for sweep in due) else 0)
@@ -145,6 +165,7 @@ class _Looking:
         self._books = books
         self._now = now
         self._standings: dict[str, Standing] = {}
+        self._starts: dict[str, str] = {}
         self.look = Look()
 
     def strays(self) -> None:
@@ -167,6 +188,7 @@ class _Looking:
         """
         reaches = {name: self._books.reach(name, self._now, TAIL) for name in datasets}
         starts = {name: tail_start(name, reach) for name, reach in reaches.items()}
+        self._starts |= starts
         going, unfinished = deque(starts.items()), set(starts)
         for _ in range(pages) if pages is not None else count():
             if not going:
@@ -185,6 +207,21 @@ class _Looking:
             )
             if name in unfinished or sweep.start < starts[name]
         ]
+
+    def follow_hints(self, hints: Sequence[str]) -> None:
+        """List where the store said that it wrote, as far as the tails did not reach.
+
+        What is left waits for the next look.
+        """
+        waiting = late = beyond_tails(hints, self._starts)
+        for _ in range(PAGES_OF_HINTS):
+            if not waiting:
+                break
+            place = next_place(waiting)
+            waiting = not_listed(waiting, place, self._follow(place.prefix, place.after, 1))
+        self.look.hinted = len(late) - len(waiting)
+        if looked_at := set(hints) - set(waiting):
+            self._books.forget(sorted(looked_at))
 
     def due(self, sweeps: Sequence[Sweep]) -> list[Sweep]:
         """Return those of `sweeps` that are to be made."""
@@ -236,7 +273,7 @@ class PostgresKeeper:
 
 
 class PostgresBooks:
-    """`bronze.objects`, `bronze.notices` and `bronze.sweeps`."""
+    """`bronze.objects`, `bronze.notices`, `bronze.sweeps` and `bronze.hints`."""
 
     def __init__(self, connection: psycopg.Connection) -> None:
         self._connection = connection
@@ -299,6 +336,17 @@ class PostgresBooks:
             "set position = excluded.position, ended_at = excluded.ended_at",
             (name, *standing),
         )
+
+    def hints(self, count: int) -> list[str]:
+        """Return up to `count` keys that events of the store named, the oldest first."""
+        rows = self._connection.execute(
+            "select key from bronze.hints order by noticed_at limit %s", (count,)
+        ).fetchall()
+        return [key for (key,) in rows]
+
+    def forget(self, hints: Sequence[str]) -> None:
+        """Forget hints."""
+        self._connection.execute("delete from bronze.hints where key = any(%s)", (list(hints),))
 
 
 def _note_strange(cursor: psycopg.Cursor, notices: Iterable[Notice]) -> None:

@@ -6,6 +6,7 @@
 | loader | write what is in those tables, make schemas to load through, read gold |
 | transformer | make gold and staging, as dbt; read silver and the batch that it builds |
 | dagster | all in Dagster's own database, which no other role but the owner comes into |
+| hinter | add to the hints of the bucket's events, for the web server; often Dagster's role |
 """
 
 from collections.abc import Iterator, Sequence
@@ -197,12 +198,16 @@ class Role:
 
 @dataclass(frozen=True, slots=True)
 class Roles:
-    """Who does what in the warehouse, and who keeps Dagster's books beside it."""
+    """Who does what in the warehouse, and who keeps Dagster's books beside it.
+
+    `hinter` is who notes the events of the bucket, where that is not the loader.
+    """
 
     owner_url: str = field(repr=False)
     loader: Role
     transformer: Role
     dagster: Role
+    hinter: Role | None = None
 
     def prepare(self, *, owns_passwords: bool) -> None:
         """Make the roles ready for what is there; what is in place is left alone.
@@ -233,6 +238,11 @@ class Roles:
                 orders.run_each(connection, self._loader_sees_models(connection))
             if self.dagster.name != owner and _same_server(self.dagster.url, self.owner_url):
                 self._prepare_dagster(connection, orders, owns_password=owns_passwords)
+            if self.hinter and self.hinter.name not in (owner, self.loader.name):
+                self.hinter.make(connection, orders, owns_password=owns_passwords)
+                orders.run_each(connection, self._may_hint(connection, self.hinter.name))
+                if not orders.are_kept:
+                    self.hinter.require()
         orders.insist()
         if self.loader.name != self.transformer.name:
             # Who makes the models lets the loader read them, and that may be the owner.
@@ -303,6 +313,23 @@ class Roles:
         yield from _relations(
             connection, name, ("bronze", "silver", "ops"), _WRITE, but=_BOOKS_OF_MODELS
         )
+
+    def _may_hint(self, connection: psycopg.Connection, name: str) -> Iterator[Composed | SQL]:
+        database = connection.info.dbname
+        if not _asks(
+            connection, "select has_database_privilege(%s, %s, 'connect')", name, database
+        ):
+            yield SQL("grant connect on database {} to {}").format(
+                Identifier(database), Identifier(name)
+            )
+        yield from _schemas(connection, name, ("bronze",), ("usage",))
+        for right in ("select", "insert"):
+            if not _asks(
+                connection, "select has_table_privilege(%s, 'bronze.hints', %s)", name, right
+            ):
+                yield SQL("grant {} on table bronze.hints to {}").format(
+                    SQL(right), Identifier(name)
+                )
 
     def _transformer_may(self, connection: psycopg.Connection) -> Iterator[Composed | SQL]:
         name = self.transformer.name

@@ -15,6 +15,7 @@ from itertools import islice
 from typing import Self, TypeVar
 
 import polars as pl
+from psycopg.sql import SQL, Identifier
 
 from stocks_assets.adapters import loader
 from stocks_assets.adapters.bronze import (
@@ -196,7 +197,14 @@ def load_exchange_calendar(warehouse: Warehouse, today: date) -> pl.DataFrame:
     """Load `silver.exchange_calendar` from 1960 to the end of next year, and return it."""
     frame = exchange_calendar_frame(_CALENDAR_START, date(today.year + 1, 12, 31))
     with warehouse.lock("load exchange_calendar"):
-        loader.merge(warehouse, SCHEMA, "exchange_calendar", frame, ["calendar_date"])
+        with warehouse.reader() as read:
+            stored = read(
+                SQL("select {} from silver.exchange_calendar order by calendar_date").format(
+                    SQL(", ").join(map(Identifier, frame.columns))
+                )
+            )
+        if not stored.cast(dict(frame.schema)).equals(frame):
+            loader.merge(warehouse, SCHEMA, "exchange_calendar", frame, ["calendar_date"])
     return frame
 
 

@@ -294,8 +294,8 @@ class Warehouse:
             known = connection.execute("select identity from bronze.indexed_bucket").fetchone()
             if known != (identity,):
                 connection.execute(
-                    "truncate bronze.objects, bronze.notices, bronze.sweeps, ops.object_loads, "
-                    "bronze.indexed_bucket, ops.fetches"
+                    "truncate bronze.objects, bronze.notices, bronze.sweeps, bronze.hints, "
+                    "ops.object_loads, bronze.indexed_bucket, ops.fetches"
                 )
                 connection.execute(
                     "insert into bronze.indexed_bucket (identity) values (%s)", (identity,)

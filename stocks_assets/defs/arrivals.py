@@ -119,6 +119,8 @@ def find_busy(
 
 def _describe(look: Look, plan: LoadPlan) -> str:
     parts = [f"{look.new} new objects, {look.calls} listing calls"]
+    if look.hinted:
+        parts.append(f"{look.hinted} keys that the store had named")
     if look.overwritten:
         parts.append(f"{look.overwritten} overwritten")
     if plan.objects:

@@ -347,6 +347,7 @@ def test_all_that_listens_is_on_loopback_and_changes_nothing_without_a_password(
     assert {port for _, port in found} == {database.port, ui.port, *chosen.values()}
 
     paths = ("/", "/graphql", "/stocks-raw", "/stocks-raw/bronze/evil", "/dir/assign", "/1,01")
+    paths += ("/hooks/bucket",)
     asks = [
         (port, method, path)
         for port in (ui.port, *chosen.values())

@@ -33,6 +33,7 @@ from stocks_assets.stack.embedded import EmbeddedStack, Endpoints
 SERVICES = yaml.safe_load((PROJECT_ROOT / "docker-compose.yml").read_text())["services"]
 TICKERS = SampleMarket().tickers(2)
 IS_ROOT = os.geteuid() == 0
+TOKEN = "a-token-of-the-store"
 
 
 @pytest.fixture(scope="module")
@@ -133,9 +134,14 @@ class Compose:
         self.running[f"{name} beside"] = self.running[name]
         self.running[name] = first
 
+    def stop(self, name: str) -> None:
+        """Stop a service, if it runs."""
+        if process := self.running.pop(name, None):
+            process.send_signal(signal.SIGTERM)
+            process.wait(60)
+
     def restart(self, name: str, command: str | None = None) -> None:
-        self.running[name].send_signal(signal.SIGTERM)
-        self.running.pop(name).wait(60)
+        self.stop(name)
         self.up(name, command)
 
     def logs(self) -> dict[str, str]:
@@ -298,12 +304,43 @@ def test_the_services_take_tickers_from_vendor_to_gold_over_the_network(compose,
         assert connection.execute("select count(*) from fct_daily_prices").fetchone() > (5000,)
 
 
+def test_the_web_server_takes_events_of_the_bucket_once_there_is_a_token(compose, servers):
+    """It knows Dagster's role alone, which `prepare` lets add to the hints."""
+    compose.values["STOCKS_BUCKET_EVENTS_TOKEN"] = TOKEN
+    assert "are ready" in compose.run("prepare")
+    # The daemon would let hints be followed.
+    compose.stop("daemon")
+    compose.restart("webserver")
+    key = "bronze/weekly_bars/2019-01-04/213000.000000_IBM_0123456789abcdef.json.gz"
+    record = {"s3": {"bucket": {"name": "stocks-raw"}, "object": {"key": key}}}
+
+    def post(token: str) -> int:
+        return httpx.post(
+            f"http://127.0.0.1:{compose.values['ui']}/hooks/bucket",
+            json={"Records": [record]},
+            # As MinIO knows it in the network of the containers.
+            headers={"host": "webserver:3000", "authorization": f"Bearer {token}"},
+            trust_env=False,
+        ).status_code
+
+    assert [post(token) for token in ("wrong", TOKEN, TOKEN)] == [401, 204, 204]
+    with psycopg.connect(servers.database_url) as connection:
+        assert connection.execute("select key from bronze.hints").fetchall() == [(key,)]
+    dagster = compose.here("postgresql://stocks_dagster:${DAGSTER_PASSWORD:?}@postgres:5432/stocks")
+    with psycopg.connect(dagster) as connection:
+        for table in ("bronze.objects", "silver.daily_bars", "gold.fct_daily_prices"):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                connection.execute(f"select * from {table}")
+            connection.rollback()
+
+
 def test_no_secret_is_in_what_the_services_write(compose):
     texts = compose.logs()
     assert {"prepare.log", "code-location.log", "webserver.log", "daemon.log"} <= texts.keys()
     for name in SECRETS:
         for file, text in texts.items():
             assert compose.values[name] not in text, (name, file)
+            assert TOKEN not in text, file
 
 
 def test_the_web_server_of_compose_wants_its_password_too(compose):

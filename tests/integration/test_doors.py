@@ -12,6 +12,7 @@ from conftest import World
 
 from stocks_assets.adapters.bronze import BronzeStore
 from stocks_assets.adapters.curated import Curated
+from stocks_assets.adapters.hook import Hints
 from stocks_assets.adapters.object_store import ObjectStore, S3Location
 from stocks_assets.adapters.reader import Reader
 from stocks_assets.adapters.roles import Role, Roles
@@ -21,11 +22,13 @@ from stocks_assets.adapters.warehouse import Warehouse
 from stocks_assets.domain.bronze_key import BronzeKey
 from stocks_assets.domain.datasets import LARGEST_REPLY
 from stocks_assets.domain.exports import ExportedTable
+from stocks_assets.domain.hints import HINTS_KEPT
 from stocks_assets.domain.sample_market import SampleMarket
 from stocks_assets.errors import SettingsError, StackError
 from stocks_assets.stack.secrets import Secrets
 
 LOADER, TRANSFORMER, DAGSTER = "test_loader", "test_transformer", "test_dagster"
+HINTER = "test_hinter"
 READER = Reader("stocks_reader", "p@ss/w:rd", 300)
 LAST = date(2026, 10, 30)
 BUCKETS = ("stocks-raw", "stocks-curated")
@@ -45,6 +48,7 @@ def roles_of(warehouse: Warehouse) -> Roles:
         loader=Role("STOCKS_LOADER_DATABASE_URL", url_of(warehouse, LOADER)),
         transformer=Role("STOCKS_TRANSFORMER_DATABASE_URL", url_of(warehouse, TRANSFORMER)),
         dagster=Role("STOCKS_DAGSTER_DATABASE_URL", url_of(warehouse, DAGSTER, "test_dagster")),
+        hinter=Role("STOCKS_BUCKET_EVENTS_DATABASE_URL", url_of(warehouse, HINTER)),
     )
 
 
@@ -120,6 +124,10 @@ MAY = {
         "create table runs (number int)",
         "drop table runs",
     ],
+    HINTER: [
+        "insert into bronze.hints (key) values ('x'), ('x') on conflict do nothing",
+        "select count(*) from bronze.hints",
+    ],
     READER.role: ["select * from gold.facts", "select * from silver.daily_bars"],
 }
 MAY_NOT = {
@@ -156,6 +164,22 @@ MAY_NOT = {
         "select rolpassword from pg_authid",
         f"set role {LOADER}",
     ],
+    HINTER: [
+        "update bronze.hints set key = 'y'",
+        "delete from bronze.hints",
+        "truncate bronze.hints",
+        "select * from bronze.objects",
+        "insert into bronze.objects (key) values ('x')",
+        "insert into bronze.notices (key, etag, reason) values ('x', 'y', 'z')",
+        "delete from ops.object_loads",
+        "select * from silver.daily_bars",
+        "select * from gold.facts",
+        "create table bronze.more (number int)",
+        "create table public.more (number int)",
+        "create schema more",
+        "copy bronze.hints to '/tmp/hints'",
+        f"set role {LOADER}",
+    ],
     READER.role: [
         "delete from gold.facts",
         "select * from staging.steps",
@@ -179,9 +203,50 @@ def test_each_role_can_what_it_needs_and_nothing_more(connected, role):
 
 
 def test_no_role_comes_into_the_database_of_dagster_but_its_own(connected, warehouse):
-    for role in (LOADER, TRANSFORMER):
+    for role in (LOADER, TRANSFORMER, HINTER):
         with pytest.raises(psycopg.OperationalError, match="permission denied for database"):
             psycopg.connect(url_of(warehouse, role, "test_dagster"))
+
+
+@pytest.fixture
+def closed(owner):
+    """As in compose, nobody comes into the warehouse but who is let in."""
+    owner.execute("revoke connect, temporary on database test from public")
+    yield
+    owner.execute("grant connect, temporary on database test to public")
+
+
+def test_dagsters_role_comes_into_the_warehouse_to_leave_hints_or_not_at_all(
+    warehouse, owner, closed
+):
+    """In compose the web server knows that role alone."""
+    owner.execute("drop schema if exists gold, staging cascade")
+    roles, url = roles_of(warehouse), url_of(warehouse, DAGSTER)
+    replace(roles, hinter=None).prepare(owns_passwords=True)
+    # What another test has given it.
+    owner.execute(f"drop owned by {DAGSTER}")
+    with pytest.raises(psycopg.OperationalError, match="permission denied for database"):
+        psycopg.connect(url)
+    hinter = Role("STOCKS_BUCKET_EVENTS_DATABASE_URL", url)
+    for _ in range(2):
+        replace(roles, hinter=hinter).prepare(owns_passwords=True)
+    for statement in MAY_NOT[HINTER]:
+        with (
+            psycopg.connect(url) as dagster,
+            pytest.raises(psycopg.errors.InsufficientPrivilege),
+        ):
+            dagster.execute(statement)
+    with Hints(url) as hints:
+        hints.note(["x", "y", "x"])
+        hints.note(["y"])
+    assert owner.execute("select key from bronze.hints order by 1").fetchall() == [("x",), ("y",)]
+
+
+def test_hints_are_kept_up_to_a_number_and_those_beyond_are_dropped(warehouse, owner):
+    with Hints(warehouse.database_url) as hints:
+        for part in range(0, HINTS_KEPT + 3_000, 1_000):
+            hints.note([f"key {number}" for number in range(part, part + 1_500)])
+    assert owner.execute("select count(*) from bronze.hints").fetchone() == (HINTS_KEPT,)
 
 
 def test_preparing_again_changes_nothing(connected, owner, warehouse):

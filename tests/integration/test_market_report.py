@@ -20,7 +20,7 @@ from stocks_assets.adapters.report.rendering import Cover, overview_of, render, 
 from stocks_assets.adapters.report.storing import Reports
 from stocks_assets.adapters.sources.sample import SampleSource
 from stocks_assets.domain.outcomes import TransportFailed
-from stocks_assets.domain.report import INDEX, decode, pack, price_digits, unpack
+from stocks_assets.domain.report import INDEX, Health, decode, pack, price_digits, unpack
 from stocks_assets.domain.sample_market import SampleMarket
 from stocks_assets.errors import SettingsError, StackError
 

@@ -38,6 +38,7 @@ from stocks_assets.domain.arrivals import (
     tail_start,
 )
 from stocks_assets.domain.bronze_key import BronzeKey
+from stocks_assets.domain.hints import HINTS_A_LOOK, PAGES_OF_HINTS
 from stocks_assets.domain.payloads import SILVER_TABLES
 from stocks_assets.errors import InvalidKeyError
 
@@ -287,6 +288,7 @@ class Books:
         self.notices = {}
         self.sweeps = {}
         self.unloaded = {}
+        self.named = {}
 
     @contextmanager
     def open(self):
@@ -323,6 +325,13 @@ class Books:
 
     def stand(self, name, standing):
         self.sweeps[name] = standing
+
+    def hints(self, count):
+        return list(self.named)[:count]
+
+    def forget(self, hints):
+        for hint in hints:
+            del self.named[hint]
 
 
 TICKERS = ["A", "AA", "IBM", "MSFT", "ZZ"]
@@ -397,6 +406,22 @@ class Platform(RuleBasedStateMachine):
         for number in range(count):
             self._put(f"bronze/splits/AAPL{number}.csv")
 
+    @precondition(lambda self: self.bucket.order)
+    @rule(data=st.data())
+    def the_store_says_what_it_wrote(self, data):
+        self.books.named[data.draw(st.sampled_from(self.bucket.order))] = None
+
+    @rule(
+        named=st.sampled_from(["", "x", "bronze/", "bronze/splits/", "bronze/other/x", "inbox/x"])
+        | st.builds(
+            lambda ticker, days: str(key(ticker, NOW - timedelta(days=days))),
+            st.sampled_from(TICKERS),
+            st.integers(-5, 4000),
+        )
+    )
+    def somebody_says_what_is_not_so(self, named):
+        self.books.named[named] = None
+
     @rule(minutes=st.integers(-200, 2000))
     def time_passes_or_the_clock_is_set(self, minutes):
         self.now += timedelta(minutes=minutes)
@@ -408,9 +433,11 @@ class Platform(RuleBasedStateMachine):
     @rule()
     def tick(self):
         before = self.bucket.calls
+        hints = len(self.books.named)
         self.index.look(self.now)
         calls = self.bucket.calls - before
-        assert calls <= 1 + 20 + 5
+        assert calls <= 1 + 20 + 5 + min(hints, PAGES_OF_HINTS)
+        assert len(self.books.named) <= max(0, hints - PAGES_OF_HINTS)
         lines = [
             Unloaded(ticker, 1, *self.requested.get(ticker, (0, None)), self.now, False, ticker)
             for ticker in {BronzeKey.parse(text).ticker for text in self.books.unloaded}
@@ -544,6 +571,107 @@ def test_a_late_key_does_not_wait_for_the_sweep_over_all_of_a_dataset():
     for _ in range(2_000 // PAGE // 2):
         index.look(NOW)
     assert books.sweeps["whole weekly_bars"] == Standing(None, NOW)
+
+
+# What the store said
+
+
+def quiet_bars():
+    """A bucket with weekly bars that are known, its books and index; no sweep is to begin."""
+    bucket, books = known_bars(2_000, timedelta(hours=1))
+    for name in LISTED:
+        books.sweeps[f"whole {name}"] = Standing(None, NOW)
+    index = BronzeIndex(bucket, books)
+    for _ in range(20):
+        assert index.look(NOW).new == 0
+    return bucket, books, index
+
+
+def test_a_hint_of_a_late_key_is_followed_by_the_next_look_and_polling_goes_on_as_before():
+    late = str(key("MSFT", NOW - timedelta(days=50)))
+    found, looked = [], []
+    for is_hinted in (False, True):
+        bucket, books, index = quiet_bars()
+        bucket.put(late, "e")
+        if is_hinted:
+            books.named[late] = None
+        look = index.look(NOW)
+        found.append((look.new, look.hinted, late in books.unloaded))
+        looked.append((look.calls - look.hinted, books.sweeps))
+        assert books.named == {}
+        assert index.look(NOW).new == 0
+    assert found == [(0, 0, False), (1, 1, True)]
+    assert looked[0] == looked[1]
+
+
+def test_a_hint_of_an_overwritten_object_has_it_seen_at_once():
+    bucket, books, index = quiet_bars()
+    overwritten = bucket.order[7]
+    bucket.put(overwritten, "other")
+    books.named[overwritten] = None
+    assert index.look(NOW).overwritten == 1
+
+
+def test_a_hint_of_what_is_not_there_costs_a_call_and_changes_nothing():
+    _, books, index = quiet_bars()
+    calls = index.look(NOW).calls
+
+    def known():
+        # Sweeps go on with each look.
+        return {name: dict(value) for name, value in vars(books).items() if name != "sweeps"}
+
+    before = known()
+    books.named[str(key("MSFT", NOW - timedelta(days=50)))] = None
+    # Known, and in the tail, which is listed anyway; others are no keys at all.
+    books.named |= dict.fromkeys(
+        [str(key("IBM", NOW)), "", "bronze/", "bronze/splits/x", "inbox/x"]
+    )
+    look = index.look(NOW)
+    assert (look.new, look.hinted, look.calls) == (0, 1, calls + 1)
+    assert known() == before
+    assert index.look(NOW).calls == calls
+
+
+def test_hints_of_a_day_share_calls_and_those_of_many_days_wait_for_the_next_look():
+    bucket, books, index = quiet_bars()
+    calls = index.look(NOW).calls
+    day = [str(key("MSFT", NOW - timedelta(days=900, minutes=m))) for m in range(PAGE)]
+    days = [str(key("MSFT", NOW - timedelta(days=200 + d))) for d in range(3 * PAGES_OF_HINTS)]
+    for late in day:
+        bucket.put(late, "e")
+        books.named[late] = None
+    look = index.look(NOW)
+    assert (look.new, look.hinted, look.calls) == (PAGE, PAGE, calls + 1)
+    for late in days:
+        bucket.put(late, "e")
+        books.named[late] = None
+    looks = [index.look(NOW) for _ in range(4)]
+    assert [look.new for look in looks] == [PAGES_OF_HINTS] * 3 + [0]
+    assert all(look.calls <= calls + PAGES_OF_HINTS for look in looks)
+    assert books.named == {}
+
+
+def test_a_look_takes_no_more_hints_than_it_may():
+    _, books, index = quiet_bars()
+    books.named = dict.fromkeys(f"x{number}" for number in range(HINTS_A_LOOK + 10))
+    index.look(NOW)
+    assert len(books.named) == 10
+
+
+def test_hints_of_the_newest_objects_move_no_tail_past_what_is_unknown():
+    bucket, books = known_bars(2_000, timedelta(hours=1))
+    index = BronzeIndex(bucket, books)
+    # More than the tails have calls for, and the store has named the last ones alone.
+    new = [str(key("MSFT", NOW + timedelta(seconds=s))) for s in range(30 * PAGE)]
+    for text in new:
+        bucket.put(text, "e")
+    books.named = dict.fromkeys(new[-PAGE:])
+    look = index.look(NOW + timedelta(hours=1))
+    assert look.hinted == 0
+    assert index.look(NOW + timedelta(hours=1)).new > 0
+    for _ in range(3):
+        index.look(NOW + timedelta(hours=1))
+    assert set(new) <= set(books.etags)
 
 
 def test_what_one_dataset_has_left_to_list_leaves_the_others_their_share():

@@ -186,6 +186,15 @@ def test_a_mail_server_that_cannot_be_used_is_refused_without_being_shown(monkey
     assert SECRET not in text
 
 
+@pytest.mark.parametrize(
+    "token", ["short", "sixteen signs, é", "with spaces in it..", "line\nline" * 9]
+)
+def test_a_token_that_fits_no_header_is_refused_without_being_shown(monkeypatch, token):
+    text = refusal(monkeypatch, "STOCKS_BUCKET_EVENTS_TOKEN", token)
+    assert "expected 16 or more letters, digits and" in text
+    assert token not in text
+
+
 def test_every_bad_value_is_told_at_once_and_on_one_line(monkeypatch):
     monkeypatch.setenv("STOCKS_SOURCE", "nonsense")
     text = refusal(monkeypatch, "STOCKS_HOME", __file__)
