@@ -12,6 +12,7 @@ from datetime import UTC, date, datetime
 from functools import partial
 from gzip import BadGzipFile
 
+import polars as pl
 from botocore.exceptions import BotoCoreError, ClientError
 
 from stocks_assets.adapters.bronze_index import LATE_DAYS, BronzeIndex, Look, PostgresKeeper
@@ -22,8 +23,8 @@ from stocks_assets.adapters.warehouse import FetchJournal, Warehouse
 from stocks_assets.domain.bronze_key import BronzeKey, QuarantineKey, content_hash
 from stocks_assets.domain.datasets import DATASETS, LARGEST_REPLY, Call, Dataset
 from stocks_assets.domain.outcomes import Data, DayQuotaSpent, Outcome, Refused, Unavailable
-from stocks_assets.domain.payloads import goes_on_from
-from stocks_assets.domain.recent import StoredBar
+from stocks_assets.domain.payloads import standing_of_reply
+from stocks_assets.domain.recent import Standing
 from stocks_assets.errors import InvalidKeyError
 
 _ACCEPTED = "accepted"
@@ -204,7 +205,7 @@ class BronzeStore:
         threads: int,
         decided_at: datetime | None = None,
         waits: bool = False,
-        tails: Mapping[Call, StoredBar] | None = None,
+        tails: Mapping[Call, pl.DataFrame] | None = None,
     ) -> Iterator[tuple[Call, Result]]:
         """Make `calls` of `dataset` and store what is new, yielding each as it is done.
 
@@ -213,8 +214,8 @@ class BronzeStore:
         none is left, and those that another run makes, or has made since they were decided on,
         which is now unless it is given. Who `waits` gets what came of those for the other run.
 
-        Of calls with a bar in `tails` the newest rows are asked for, and kept if they go on from
-        that bar; if not, a second call asks for all there is.
+        Of calls with stored rows in `tails` the newest rows are asked for, and kept if they go on
+        from those and say something new; if they do not go on, a second call asks for all.
         """
         decided_at = decided_at or datetime.now(UTC)
         self._is_closed = False
@@ -249,7 +250,7 @@ class BronzeStore:
 
     def _fetch_one(
         self,
-        ask: Callable[[], tuple[Outcome, bool]],
+        ask: Callable[[], "_Answer"],
         journal: FetchJournal,
         call: Call,
         newest: BronzeKey | None,
@@ -264,9 +265,10 @@ class BronzeStore:
                 return Waiting(call.ticker, "another run makes this call at the same time")
             if self._is_closed:
                 return Waiting(call.ticker, "not called: the bucket takes no replies")
-            outcome, is_whole = ask()
+            answer = ask()
             try:
-                kind, result = type(outcome).__name__, self._keep(outcome, call, newest)
+                kind = type(answer.outcome).__name__
+                result = self._keep(answer, call, newest)
             except (ClientError, BotoCoreError) as error:
                 kind, self._is_closed = NOT_STORED, True
                 result = Failed(
@@ -277,7 +279,7 @@ class BronzeStore:
             if not isinstance(result, Waiting):
                 key = result.key if isinstance(result, Stored) and result.is_new else None
                 reason = None if isinstance(result, Stored) else result.reason
-                journal.note(call, kind, reason, key, is_whole=is_whole)
+                journal.note(call, kind, reason, key, is_whole=answer.is_whole)
             return result
 
     def _had_by_another(self, call: Call, kind: str, reason: str) -> Result:
@@ -289,25 +291,25 @@ class BronzeStore:
         key = self.newest(DATASETS[call.dataset], [call.ticker])[call]
         return Stored(call.ticker, key, is_new=False, reply_bytes=0, function="")
 
-    def _keep(self, outcome: Outcome, call: Call, newest: BronzeKey | None) -> Result:
+    def _keep(self, answer: "_Answer", call: Call, newest: BronzeKey | None) -> Result:
         now = datetime.now(UTC)
-        match outcome:
+        match answer.outcome:
             case Unavailable(reason):
                 return Skipped(call.ticker, reason)
             case Refused(reason, body):
-                kind = type(outcome).__name__
+                kind = type(answer.outcome).__name__
                 if body:
                     kept_as = str(QuarantineKey(call, now, kind))
                     self._store.put_new(kept_as, body, {"outcome": kind})
                     reason = f"{reason}; the reply is kept as {kept_as}"
-                if isinstance(outcome, DayQuotaSpent):
+                if isinstance(answer.outcome, DayQuotaSpent):
                     return Waiting(call.ticker, reason)
                 return Failed(call.ticker, f"{kind}: {reason}")
             case Data(body, function):
                 digest = content_hash(body)
                 if (
                     newest is not None
-                    and newest.content_hash == digest
+                    and (newest.content_hash == digest or answer.is_known)
                     and self._store.has(str(newest))
                 ):
                     return Stored(call.ticker, newest, False, len(body), function)
@@ -317,18 +319,33 @@ class BronzeStore:
                 return Stored(call.ticker, key, True, len(body), function)
 
 
-def _ask(source: Source, call: Call, tail: StoredBar | None) -> tuple[Outcome, bool]:
-    """Return what the source has, and whether that is all there is or may be the newest rows.
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What the source said: to being asked for all there is, or for the newest rows.
 
-    Rows that do not go on from `tail` are thrown away: were they kept, the next ones would go on
-    from them, whatever came of the call for all.
+    `is_known` tells that the newest object, and what came before it, says all of it.
+    """
+
+    outcome: Outcome
+    is_whole: bool = True
+    is_known: bool = False
+
+
+def _ask(source: Source, call: Call, tail: pl.DataFrame | None) -> _Answer:
+    """Return what the source has; where rows are stored, the newest ones that go on from them.
+
+    Rows that do not go on are thrown away: were they kept, the next ones would go on from them,
+    whatever came of the call for all.
     """
     dataset = DATASETS[call.dataset]
     if tail is not None:
         outcome = source.fetch(dataset, call.ticker, call.part, recent=True)
-        if not isinstance(outcome, Data) or goes_on_from(tail, outcome.body):
-            return outcome, False
+        if not isinstance(outcome, Data):
+            return _Answer(outcome, is_whole=False)
+        standing = standing_of_reply(outcome.body, tail)
+        if standing is not Standing.RESTATED:
+            return _Answer(outcome, is_whole=False, is_known=standing is Standing.KNOWN)
         if not any(e.recent for e in dataset.endpoints if e.function == outcome.function):
             # The key may use no endpoint that has more.
-            return outcome, True
-    return source.fetch(dataset, call.ticker, call.part), True
+            return _Answer(outcome)
+    return _Answer(source.fetch(dataset, call.ticker, call.part))

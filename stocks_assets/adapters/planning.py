@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 
+import polars as pl
+
 from stocks_assets.adapters.gaps import find_lacking
 from stocks_assets.adapters.sources.port import Source
 from stocks_assets.adapters.warehouse import Warehouse
@@ -12,7 +14,7 @@ from stocks_assets.domain.gaps import Holding
 from stocks_assets.domain.listings import delisted_since, listed_since
 from stocks_assets.domain.payloads import SILVER_TABLES
 from stocks_assets.domain.planner import Plan, Priority, Want, plan_calls
-from stocks_assets.domain.recent import BARS_BACK, StoredBar, are_recent_bars_enough
+from stocks_assets.domain.recent import BARS_KEPT, are_recent_bars_enough
 
 
 def make_plan(
@@ -56,8 +58,8 @@ def make_plan(
 
 def find_tails(
     warehouse: Warehouse, dataset: Dataset, calls: Sequence[Call], now: datetime
-) -> dict[Call, StoredBar]:
-    """Return of which of `calls` the newest rows are enough, and the bar they have to go on from.
+) -> dict[Call, pl.DataFrame]:
+    """Return of which of `calls` the newest rows are enough, and those that are stored of them.
 
     All is asked for where silver is not what the newest object said: what it refused, or has not
     loaded yet, decides for the whole history.
@@ -65,7 +67,7 @@ def find_tails(
     if not any(endpoint.recent for endpoint in dataset.endpoints):
         return {}
     tickers = [call.ticker for call in calls]
-    fetches, bars = warehouse.fetches(dataset.name), warehouse.bars_back(tickers, BARS_BACK)
+    fetches, bars = warehouse.fetches(dataset.name), warehouse.newest_bars(tickers, BARS_KEPT)
     newest = warehouse.newest_objects([dataset.name], tickers)
     loads = [
         warehouse.silver_loads(table.name, tickers)

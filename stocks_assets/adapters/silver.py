@@ -203,7 +203,7 @@ def load_exchange_calendar(warehouse: Warehouse, today: date) -> pl.DataFrame:
                     SQL(", ").join(map(Identifier, frame.columns))
                 )
             )
-        if not stored.cast(dict(frame.schema)).equals(frame):
+        if not stored.cast(frame.schema).equals(frame):
             loader.merge(warehouse, SCHEMA, "exchange_calendar", frame, ["calendar_date"])
     return frame
 

@@ -20,7 +20,7 @@ import sqlalchemy
 from alembic.script import ScriptDirectory
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import scalar_row
-from psycopg.sql import SQL, Composed, Identifier
+from psycopg.sql import SQL, Composed, Identifier, Literal
 from psycopg_pool import ConnectionPool
 
 from stocks_assets.domain.arrivals import READERS
@@ -28,7 +28,6 @@ from stocks_assets.domain.bronze_key import BronzeKey
 from stocks_assets.domain.datasets import DAILY_BARS, Call
 from stocks_assets.domain.gaps import Holding
 from stocks_assets.domain.planner import Checked, Priority
-from stocks_assets.domain.recent import StoredBar
 from stocks_assets.errors import StackError
 
 # More parts of a lock than that are held as the whole: PostgreSQL keeps locks in shared memory. The
@@ -811,22 +810,28 @@ class Warehouse:
             ).fetchall()
         return [Holding(*row) for row in rows]
 
-    def bars_back(self, tickers: Sequence[str], count: int) -> dict[str, StoredBar]:
-        """Return the bar `count` bars before the newest of each of `tickers`, of the vendor's.
+    def newest_bars(self, tickers: Sequence[str], count: int) -> dict[str, pl.DataFrame]:
+        """Return the newest `count` daily bars that the vendor gave of each of `tickers`.
 
-        Left out is a ticker with fewer bars, or without an adjusted close there.
+        The oldest first, without the ticker; who has none is left out.
         """
-        with self.connect() as connection:
-            rows = connection.execute(
-                "select ticker, session_date, adjusted_close "
-                "from unnest(%s::text[]) as asked (ticker) cross join lateral "
-                "(select session_date, adjusted_close from silver.daily_bars as bars "
-                "  where bars.ticker = asked.ticker and starts_with(bronze_key, %s) "
-                "  order by session_date desc offset %s limit 1) as found "
-                "where adjusted_close is not null",
-                (list(tickers), BronzeKey.prefix(DAILY_BARS.name), count),
-            ).fetchall()
-        return {ticker: StoredBar(*values) for ticker, *values in rows}
+        with self.reader() as read:
+            bars = read(
+                SQL(
+                    "select asked.ticker, found.* from unnest({tickers}::text[]) as asked (ticker) "
+                    "cross join lateral (select session_date, open, high, low, close, volume, "
+                    "  adjusted_close, dividend_amount, split_coefficient "
+                    "  from silver.daily_bars as bars where bars.ticker = asked.ticker "
+                    "  and starts_with(bronze_key, {vendors}) "
+                    "  order by session_date desc limit {count}) as found"
+                ).format(
+                    tickers=Literal(list(tickers)),
+                    vendors=Literal(BronzeKey.prefix(DAILY_BARS.name)),
+                    count=count,
+                )
+            )
+        parts = bars.sort("ticker", "session_date").partition_by("ticker", as_dict=True)
+        return {str(ticker): part.drop("ticker") for (ticker,), part in parts.items()}
 
     def newest_sessions(self, relation: str, tickers: Sequence[str]) -> dict[str, date]:
         """Return the newest `session_date` of each of `tickers` that `relation` has, if any."""

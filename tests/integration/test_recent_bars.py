@@ -8,13 +8,17 @@ from vendor import KEY, REFUSALS, Vendor
 from stocks_assets.adapters import silver as loading
 from stocks_assets.adapters.sources.alpha_vantage import AlphaVantageSource
 from stocks_assets.domain.datasets import DAILY_BARS
-from stocks_assets.domain.payloads import SILVER_TABLES, goes_on_from
-from stocks_assets.domain.recent import BARS_BACK, StoredBar
+from stocks_assets.domain.payloads import SILVER_TABLES, standing_of_reply
+from stocks_assets.domain.recent import BARS_KEPT, Standing
 from stocks_assets.domain.sample_market import SampleMarket
 
 MARKET = SampleMarket()
 DAY, NEXT_DAY, LAST_DAY = date(2026, 11, 18), date(2026, 11, 19), date(2026, 11, 20)
 INGEST = ("bronze", "silver")
+COLUMNS = [
+    *("session_date", "open", "high", "low", "close", "volume"),
+    *("adjusted_close", "dividend_amount", "split_coefficient"),
+]
 FUNCTION = "TIME_SERIES_DAILY_ADJUSTED"
 
 
@@ -74,11 +78,10 @@ def restated_on(day, before):
     for ticker in MARKET.tickers(400):
         if b"Error Message" in history(ticker, before):
             continue
-        is_same = goes_on_from(bar_back(ticker, before), history(ticker, day))
-        found.setdefault(is_same, ticker)
-        if len(found) == 2:
+        found.setdefault(standing_of_reply(history(ticker, day), stored(ticker, before)), ticker)
+        if {Standing.RESTATED, Standing.NEW} <= found.keys():
             break
-    return found[False], found[True]
+    return found[Standing.RESTATED], found[Standing.NEW]
 
 
 def bars(ticker, day):
@@ -86,9 +89,9 @@ def bars(ticker, day):
     return SILVER_TABLES["daily_bars"].shape(ticker, payloads).rows.sort("session_date")
 
 
-def bar_back(ticker, day):
-    row = bars(ticker, day).row(-1 - BARS_BACK, named=True)
-    return StoredBar(row["session_date"], row["adjusted_close"])
+def stored(ticker, day):
+    """Return what silver has of the newest bars once it has the history of `day`."""
+    return bars(ticker, day).tail(BARS_KEPT).select(COLUMNS)
 
 
 def closes(world, ticker):

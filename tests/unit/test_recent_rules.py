@@ -1,21 +1,33 @@
 """When the newest bars are enough, and when they go on from what is stored."""
 
-import json
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 
+import polars as pl
 import pytest
 
 from stocks_assets.domain.calendar import sessions
 from stocks_assets.domain.outcomes import Unavailable
-from stocks_assets.domain.payloads import goes_on_from
+from stocks_assets.domain.payloads import SILVER_TABLES, standing_of_reply
 from stocks_assets.domain.planner import Checked
-from stocks_assets.domain.recent import BARS_BACK, StoredBar, are_recent_bars_enough
+from stocks_assets.domain.recent import BARS_KEPT, Standing, are_recent_bars_enough, bar_back
 from stocks_assets.domain.sample_market import SampleMarket
 
 MARKET = SampleMarket()
 MONDAY_NIGHT = datetime(2026, 11, 23, 23, tzinfo=UTC)
-STORED = StoredBar(date(2026, 8, 27), 10.0)
+COLUMNS = [
+    *("session_date", "open", "high", "low", "close", "volume"),
+    *("adjusted_close", "dividend_amount", "split_coefficient"),
+]
+
+
+def bars_until(day, count=BARS_KEPT):
+    """Return so many bars up to `day`, the oldest first."""
+    days = sessions(day - timedelta(days=400), day)[-count:]
+    return pl.DataFrame({"session_date": days, "adjusted_close": [10.0] * count})
+
+
+STORED = bars_until(date(2026, 11, 20))
 
 
 def had(days_ago, outcome="Data"):
@@ -41,7 +53,14 @@ def test_all_is_asked_for_after_anything_but_data(outcome):
 
 
 def test_all_is_asked_for_where_the_stored_bar_is_too_old_to_be_among_the_newest():
-    assert not is_enough(had(1), stored=StoredBar(date(2026, 7, 1), 10.0))
+    assert is_enough(had(1), stored=bars_until(date(2026, 10, 26)))
+    assert not is_enough(had(1), stored=bars_until(date(2026, 9, 1)))
+
+
+def test_all_is_asked_for_where_little_is_stored_or_no_adjusted_close():
+    assert not is_enough(had(1), stored=bars_until(date(2026, 11, 20), count=60))
+    raw = STORED.with_columns(adjusted_close=pl.lit(None, pl.Float64))
+    assert not is_enough(had(1), stored=raw)
 
 
 def test_each_ticker_has_all_asked_for_once_a_week_and_all_of_them_on_different_days():
@@ -55,7 +74,7 @@ def test_each_ticker_has_all_asked_for_once_a_week_and_all_of_them_on_different_
     for ticker in tickers:
         whole_at, wholes = MONDAY_NIGHT - timedelta(hours=3), []
         for now in nights:
-            stored = StoredBar(now.date() - timedelta(days=87), 10.0)
+            stored = bars_until(now.date() - timedelta(days=1))
             if not is_enough(Checked(now, "Data", whole_at=whole_at), ticker, stored, now):
                 whole_at = now
                 wholes.append(now)
@@ -73,46 +92,55 @@ def history(ticker, day, **how):
     return MARKET.reply("TIME_SERIES_DAILY_ADJUSTED", ticker, day, **how)
 
 
-def bar_back(ticker, day):
-    """Return the bar that lies so far back in what the vendor had on `day`."""
-
-    series = json.loads(history(ticker, day))["Time Series (Daily)"]
-    label = sorted(series)[-1 - BARS_BACK]
-    return StoredBar(date.fromisoformat(label), float(series[label]["5. adjusted close"]))
+def stored_of(ticker, day):
+    """Return the newest of the bars that silver has once the vendor had the history of `day`."""
+    rows = SILVER_TABLES["daily_bars"].shape(ticker, {"daily_bars": history(ticker, day)}).rows
+    return rows.sort("session_date").tail(BARS_KEPT).select(COLUMNS)
 
 
-def test_newest_bars_go_on_from_a_bar_until_an_action_restates_it():
-    went_on, restated = 0, 0
+def restates(stored, now):
+    """Tell whether the bar that the newest ones have to go on from is another in `now`."""
+    bar = bar_back(stored)
+    return bar.join(now, on=["session_date", "adjusted_close"], how="semi").is_empty()
+
+
+def test_newest_bars_go_on_from_what_is_stored_until_an_action_restates_it():
     day, next_day = date(2026, 11, 19), date(2026, 11, 20)
+    found = []
     for ticker in MARKET.tickers(150):
         if b"Error Message" in history(ticker, next_day):
             continue
-        stored = bar_back(ticker, day)
+        stored = stored_of(ticker, day)
+        is_restated = restates(stored, stored_of(ticker, next_day))
+        expected = Standing.RESTATED if is_restated else Standing.NEW
+        if not history(ticker, next_day).count(str(next_day).encode()):
+            continue
         newest = history(ticker, next_day, outputsize="compact")
-        is_same = bar_back_of(stored, history(ticker, next_day)) == stored.adjusted_close
-        assert goes_on_from(stored, newest) == is_same, ticker
-        went_on, restated = went_on + is_same, restated + (not is_same)
-    assert went_on > 100
-    assert restated
-
-
-def bar_back_of(stored, body):
-
-    bar = json.loads(body)["Time Series (Daily)"][str(stored.session_date)]
-    return float(bar["5. adjusted close"])
+        assert standing_of_reply(newest, stored) is expected, ticker
+        of_today = history(ticker, day, outputsize="compact")
+        assert standing_of_reply(of_today, stored) is Standing.KNOWN, ticker
+        found.append(expected)
+    assert found.count(Standing.NEW) > 100
+    assert found.count(Standing.RESTATED)
 
 
 def test_what_cannot_be_read_or_lacks_the_session_does_not_go_on():
-    stored = bar_back("KLVN", date(2026, 11, 19))
+    stored = stored_of("KLVN", date(2026, 11, 19))
     newest = history("KLVN", date(2026, 11, 20), outputsize="compact")
-    assert goes_on_from(stored, newest)
-    assert not goes_on_from(StoredBar(date(2020, 1, 2), stored.adjusted_close), newest)
-    assert not goes_on_from(stored, newest[:-20])
-    assert not goes_on_from(stored, b"{}")
+    assert standing_of_reply(newest, stored) is Standing.NEW
+    for_long = stored_of("KLVN", date(2026, 3, 19))
+    assert standing_of_reply(newest, for_long) is Standing.RESTATED
+    assert standing_of_reply(newest[:-20], stored) is Standing.RESTATED
+    assert standing_of_reply(b"{}", stored) is Standing.RESTATED
+    assert standing_of_reply(newest, stored.tail(60)) is Standing.RESTATED
 
 
-def test_a_damaged_bar_elsewhere_does_not_keep_the_newest_ones_from_going_on():
-    stored = bar_back("KLVN", date(2026, 11, 19))
+def test_a_correction_within_the_window_is_new_and_a_damaged_bar_elsewhere_does_not_restate():
+    stored = stored_of("KLVN", date(2026, 11, 20))
     newest = history("KLVN", date(2026, 11, 20), outputsize="compact")
     first = newest.index(b'"1. open": "') + len(b'"1. open": "')
-    assert goes_on_from(stored, newest[:first] + b"x" + newest[first:])
+    assert standing_of_reply(newest, stored) is Standing.KNOWN
+    corrected = newest[:first] + b"1" + newest[first:]
+    assert standing_of_reply(corrected, stored) is Standing.NEW
+    damaged = newest[:first] + b"x" + newest[first:]
+    assert standing_of_reply(damaged, stored) is Standing.NEW

@@ -15,11 +15,11 @@ import dataframely as dy
 from stocks_assets.domain import datasets, schemas
 from stocks_assets.domain.payloads.actions import read_corporate_actions
 from stocks_assets.domain.payloads.bars import (
-    goes_on_from,
     read_daily_bars,
     read_intraday_bars,
     read_monthly_bars,
     read_weekly_bars,
+    standing_of_reply,
 )
 from stocks_assets.domain.payloads.checking import Shaped, check
 from stocks_assets.domain.payloads.companies import read_companies
@@ -27,7 +27,7 @@ from stocks_assets.domain.payloads.listings import read_listings
 from stocks_assets.domain.payloads.reading import Payloads, Reading
 from stocks_assets.errors import PayloadError
 
-__all__ = ["SILVER_TABLES", "Payloads", "Shaped", "SilverTable", "goes_on_from"]
+__all__ = ["SILVER_TABLES", "Payloads", "Shaped", "SilverTable", "standing_of_reply"]
 
 
 @dataclass(frozen=True, slots=True)

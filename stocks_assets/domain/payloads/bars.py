@@ -21,7 +21,7 @@ from stocks_assets.domain.payloads.reading import (
     whole_number,
 )
 from stocks_assets.domain.payloads.series import Series, read_series
-from stocks_assets.domain.recent import StoredBar
+from stocks_assets.domain.recent import Standing, standing_of
 from stocks_assets.errors import PayloadError
 
 _PRICES = {"open": "1. open", "high": "2. high", "low": "3. low", "close": "4. close"}
@@ -157,20 +157,19 @@ def daily_sources(payloads: Payloads) -> list[DailySource]:
     return sorted(sources, key=lambda source: ("override", "vendor", "fill").index(source.standing))
 
 
-def goes_on_from(stored: StoredBar, body: bytes) -> bool:
-    """Tell whether a reply with daily bars has the adjusted close that is stored of that session.
+def standing_of_reply(body: bytes, stored: pl.DataFrame) -> Standing:
+    """Compare a reply that has the newest daily bars with the newest stored ones.
 
-    Then no dividend or split since has restated what is older, and nobody has corrected it.
+    `stored` has a ticker's rows of the columns of `schemas.DailyBars` that are not its key, and
+    the session, with the oldest first.
     """
     name = datasets.DAILY_BARS.name
     try:
         frame = _read(datasets.DAILY_BARS, name, {name: body}, _DAILY).frame
     except PayloadError:
-        return False
-    of_session = frame.filter(pl.col("label") == str(stored.session_date))
-    return of_session.select(number("adjusted_close")).to_series().to_list() == [
-        stored.adjusted_close
-    ]
+        return Standing.RESTATED
+    given = frame.select(*_VENDORS_VALUES).drop("row_number", "dataset")
+    return standing_of(given, stored)
 
 
 def read_intraday_bars(ticker: str, payloads: Payloads) -> Reading:
