@@ -82,7 +82,7 @@ image: ## Build the image for containers.
 compose-test: ## With Docker: bring a ticker from the source to gold in containers, on new volumes.
 	@deploy/compose-test.sh
 
-.PHONY: bench-shape bench-silver bench-gold bench-sensor bench-backfill bench-workers bench-report
+.PHONY: bench-shape bench-silver bench-gold bench-sensor bench-ticks bench-backfill bench-workers bench-report
 bench-shape: $(VENV)/.dev ## Measure how fast payloads are shaped.
 	@$(BIN)/python benchmarks/bench_shape.py $(ARGS)
 bench-silver: $(VENV)/.dev ## Measure silver loads against COPY and INSERT .. ON CONFLICT.
@@ -91,6 +91,8 @@ bench-gold: $(VENV)/.dev ## Measure gold: a full refresh of a big market, then t
 	@$(BIN)/python benchmarks/bench_gold.py $(ARGS)
 bench-sensor: $(VENV)/.dev ## Upload 10,000 objects while everything is killed at random; count what is loaded how often.
 	@$(BIN)/python benchmarks/bench_sensor.py $(ARGS)
+bench-ticks: $(VENV)/.dev ## Measure ticks of the catch-up, and the checks on the universe, with 32 million bars stored.
+	@$(BIN)/python benchmarks/bench_ticks.py $(ARGS)
 bench-workers: $(VENV)/.dev ## Measure a backfill on one Celery worker, then on two.
 	@$(BIN)/python benchmarks/bench_workers.py $(ARGS)
 bench-report: $(VENV)/.dev ## Measure the market report and the pictures in the UI.

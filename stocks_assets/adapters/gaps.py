@@ -1,6 +1,6 @@
 """Missing sessions, found in what the warehouse knows."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 
 from stocks_assets.adapters.warehouse import Warehouse
@@ -34,7 +34,7 @@ def find_gaps(
     days = sessions(VENDOR_SINCE, now.astimezone(NEW_YORK).date())
     expected = Expectation(days, warehouse.listings(), now)
     if holdings is None:
-        holdings = warehouse.holdings(tickers)
+        holdings = find_holdings(warehouse, tickers)
     holed = [holding.ticker for holding in holdings if not expected.is_whole(holding)]
     stored = warehouse.stored_sessions(holed)
     found = []
@@ -49,13 +49,58 @@ def find_gaps(
     return found
 
 
+def find_holdings(warehouse: Warehouse, tickers: Sequence[str]) -> list[Holding]:
+    """Return the daily bars that silver holds of each of `tickers` that has any, as if counted.
+
+    Counted are those of tickers that were loaded since they last were, and all of them where the
+    server knows of rows that came or went otherwise.
+    """
+    # In this order, so that what a load does meanwhile is never taken for counted.
+    before = warehouse.counted_bars()
+    changes = warehouse.changes_of_bars()
+    loaded = warehouse.loads_of_bars()
+    if before is None or changes is None:
+        anew = set(loaded)
+    else:
+        anew = {ticker for ticker, at in loaded.items() if before.loaded_at.get(ticker) != at}
+    held = _count(warehouse, anew)
+    if before is not None and changes is not None:
+        known = {ticker: one for ticker, one in before.holdings.items() if ticker in loaded}
+        kept = {ticker: one for ticker, one in known.items() if ticker not in anew}
+        more = _sum(held) - (_sum(known) - _sum(kept))
+        if changes.are_explained(before.changes, more):
+            held |= kept
+        else:
+            anew = set(loaded)
+            held = _count(warehouse, anew)
+    if changes is not None and (before is None or anew or changes != before.changes):
+        warehouse.note_counted_bars(
+            changes,
+            held,
+            {ticker: loaded[ticker] for ticker in anew},
+            since=before.counted_at if before is not None else None,
+        )
+    # What was never loaded has no rows, or such as the books do not know of.
+    held |= _count(warehouse, set(tickers) - loaded.keys())
+    return [held[ticker] for ticker in sorted(set(tickers)) if ticker in held]
+
+
+def _sum(holdings: Mapping[str, Holding]) -> int:
+    return sum(one.count for one in holdings.values())
+
+
+def _count(warehouse: Warehouse, tickers: Collection[str]) -> dict[str, Holding]:
+    holdings = warehouse.holdings(sorted(tickers)) if tickers else []
+    return {holding.ticker: holding for holding in holdings}
+
+
 def count_bars(
     warehouse: Warehouse, tickers: Sequence[str]
 ) -> tuple[list[Holding], dict[str, int]]:
     """Return the holdings of `tickers`, and how many daily bars are gone of each that had more."""
     # Read before the bars are counted: those that a load adds meanwhile are not missed.
     loads = warehouse.silver_loads(DAILY_BARS.name, tickers)
-    holdings = warehouse.holdings(tickers)
+    holdings = find_holdings(warehouse, tickers)
     lost = find_lost(
         {ticker: load.stored_count for ticker, load in loads.items()},
         {holding.ticker: holding.count for holding in holdings},

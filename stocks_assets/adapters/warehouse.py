@@ -26,7 +26,7 @@ from psycopg_pool import ConnectionPool
 from stocks_assets.domain.arrivals import READERS
 from stocks_assets.domain.bronze_key import BronzeKey
 from stocks_assets.domain.datasets import DAILY_BARS, Call
-from stocks_assets.domain.gaps import Holding
+from stocks_assets.domain.gaps import Changes, Holding
 from stocks_assets.domain.planner import Checked, Priority
 from stocks_assets.errors import StackError
 
@@ -100,6 +100,20 @@ class Failure:
     asset: str
     ticker: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class CountedBars:
+    """Daily bars as last counted: of each ticker, and when it had been loaded by then.
+
+    `changes` are what the server had counted of the table before; `counted_at` tells one count
+    from another.
+    """
+
+    counted_at: datetime
+    changes: Changes
+    holdings: Mapping[str, Holding]
+    loaded_at: Mapping[str, datetime | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -832,6 +846,92 @@ class Warehouse:
             )
         parts = bars.sort("ticker", "session_date").partition_by("ticker", as_dict=True)
         return {str(ticker): part.drop("ticker") for (ticker,), part in parts.items()}
+
+    def changes_of_bars(self) -> Changes | None:
+        """Return what the server has counted of `silver.daily_bars`; None where it does not count.
+
+        It learns of a change when the session that made it ends or is idle for some seconds.
+        """
+        with self.connect() as connection:
+            row = connection.execute(
+                "select pg_relation_filenode(relid), n_tup_ins, n_tup_upd, n_tup_del "
+                "from pg_stat_all_tables where relid = 'silver.daily_bars'::regclass "
+                "and current_setting('track_counts')::boolean "
+                "and pg_relation_filenode(relid) is not null"
+            ).fetchone()
+        return None if row is None else Changes(*row)
+
+    def loads_of_bars(self) -> dict[str, datetime]:
+        """Return when each ticker's daily bars were last loaded."""
+        with self.connect() as connection:
+            return dict(
+                connection.execute(
+                    "select ticker, loaded_at from ops.silver_loads where table_name = 'daily_bars'"
+                ).fetchall()
+            )
+
+    def counted_bars(self) -> CountedBars | None:
+        """Return the daily bars as last counted."""
+        with self.connect() as connection:
+            rows = connection.execute(
+                "select counted_at, table_file, inserted, updated, deleted, "
+                "ticker, first_date, last_date, bars, loaded_at "
+                "from ops.bar_changes left join ops.bar_counts on true"
+            ).fetchall()
+        if not rows:
+            return None
+        counted_at, *changes = rows[0][:5]
+        of_tickers = [row[5:] for row in rows if row[5] is not None]
+        return CountedBars(
+            counted_at,
+            Changes(*changes),
+            {ticker: Holding(ticker, *held) for ticker, *held, _ in of_tickers if held[-1]},
+            {ticker: loaded_at for ticker, *_, loaded_at in of_tickers},
+        )
+
+    def note_counted_bars(
+        self,
+        changes: Changes,
+        holdings: Mapping[str, Holding],
+        loaded_at: Mapping[str, datetime | None],
+        *,
+        since: datetime | None,
+    ) -> None:
+        """Note `holdings` of the tickers in `loaded_at`, counted after the server told `changes`.
+
+        Those that have none hold nothing. The count before was made at `since`; where somebody has
+        noted another one meanwhile, that one stays.
+        """
+        values = (changes.file, changes.inserted, changes.updated, changes.deleted)
+        held = [(ticker, holdings.get(ticker), at) for ticker, at in loaded_at.items()]
+        with self.connect() as connection:
+            if since is None:
+                noted = connection.execute(
+                    "insert into ops.bar_changes (table_file, inserted, updated, deleted) "
+                    "values (%s, %s, %s, %s) on conflict do nothing",
+                    values,
+                )
+            else:
+                noted = connection.execute(
+                    "update ops.bar_changes set counted_at = clock_timestamp(), table_file = %s, "
+                    "inserted = %s, updated = %s, deleted = %s where counted_at = %s",
+                    (*values, since),
+                )
+            if not noted.rowcount:
+                return
+            connection.execute(
+                "insert into ops.bar_counts select * from unnest(%s::text[], %s::date[], "
+                "%s::date[], %s::integer[], %s::timestamptz[]) on conflict (ticker) do update set "
+                "first_date = excluded.first_date, last_date = excluded.last_date, "
+                "bars = excluded.bars, loaded_at = excluded.loaded_at",
+                (
+                    [ticker for ticker, _, _ in held],
+                    [one and one.first for _, one, _ in held],
+                    [one and one.last for _, one, _ in held],
+                    [one.count if one else 0 for _, one, _ in held],
+                    [at for _, _, at in held],
+                ),
+            )
 
     def newest_sessions(self, relation: str, tickers: Sequence[str]) -> dict[str, date]:
         """Return the newest `session_date` of each of `tickers` that `relation` has, if any."""

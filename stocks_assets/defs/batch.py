@@ -5,22 +5,29 @@ ticker that fails makes the run fail. A run of the `refresh` job names its ticke
 the `batch` resource and carries the tag `dagster/defer_asset_events`: Dagster then expects and
 writes no asset events of its own, so those written here are the whole record, the layers can follow
 one another in one run, and what failed is judged at the end (`checks.every_ticker_is_refreshed`).
+
+Of what failed in such a run, and of nothing else, Dagster is told that it was to be made: once the
+run has ended as failed, it counts the partition as failed, until it is made again.
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
 import dagster as dg
-from dagster._core.events import DagsterEvent, DagsterEventBatchMetadata
+from dagster._core.events import (
+    AssetMaterializationPlannedData,
+    DagsterEvent,
+    DagsterEventBatchMetadata,
+)
 from pydantic import Field
 
 from stocks_assets.adapters.bronze import Failed, Skipped, Waiting
 from stocks_assets.adapters.warehouse import Failure, Warehouse
-from stocks_assets.defs.retries import is_another_try, request_retry
+from stocks_assets.defs.retries import is_another_try, is_tried_again, request_retry
 from stocks_assets.domain.tickers import parse_ticker
 from stocks_assets.errors import InvalidTickerError
 
@@ -109,11 +116,13 @@ def record(
     results: Iterator[Done | Skipped | Failed | Waiting],
     *,
     expected: int,
+    left: Callable[[], Iterable[str]] = tuple,
 ) -> Iterator[Event]:
     """Turn results into the events of their partitions, as they come, a second's worth or more.
 
     What the source has nothing of is recorded as such, so that what follows does not wait for it.
-    A ticker that has to wait, as no call is left for it, has no event: nothing failed.
+    A ticker that has to wait, as no call is left for it, has no event: nothing failed. Where the
+    results break off, those of the tickers `left` that had none have failed.
 
     Raises:
         dagster.RetryRequested: something failed that may pass by itself, and there are tries left.
@@ -125,7 +134,7 @@ def record(
     ready: list[dg.AssetMaterialization] = []
     since = time.monotonic()
     asset = context.asset_key.to_user_string()
-    for number, result in enumerate(_to_the_last(results, context, ready), start=1):
+    for number, result in enumerate(_to_the_last(results, context, ready, left), start=1):
         about = {"dataset": asset, "ticker": result.ticker}
         match result:
             case Failed() | Waiting():
@@ -167,10 +176,21 @@ def _to_the_last(
     results: Iterator[Done | Skipped | Failed | Waiting],
     context: dg.AssetExecutionContext,
     ready: list[dg.AssetMaterialization],
+    left: Callable[[], Iterable[str]],
 ) -> Iterator[Done | Skipped | Failed | Waiting]:
     """Yield the results; however they end, what is ready is written: it is done."""
+    seen = set()
     try:
-        yield from results
+        for result in results:
+            if not isinstance(result, Failed):
+                seen.add(result.ticker)
+            yield result
+    except Exception as error:
+        if is_deferred(context) and not is_tried_again(context, error):
+            asset = context.asset_key.to_user_string()
+            reason = "the step ended before it was done"
+            write_failed(context, [Failure(asset, ticker, reason) for ticker in {*left()} - seen])
+        raise
     finally:
         write_together(context, ready)
 
@@ -185,6 +205,25 @@ def write_together(context: dg.AssetExecutionContext, ready: list[dg.AssetMateri
             DagsterEventBatchMetadata(batch, number == len(ready)),
         )
     ready.clear()
+
+
+def write_failed(context: dg.AssetExecutionContext, failures: Sequence[Failure]) -> None:
+    """Have what failed, and no ticker else, count as failed once the run has ended as failed.
+
+    To Dagster that is a partition which a failed run was to make, and which was not made since.
+    """
+    step, batch = context.get_step_execution_context(), str(uuid4())
+    # Runs that write of the same assets at once do so in the same order.
+    for number, failure in enumerate(sorted(failures, key=lambda one: one.asset), start=1):
+        DagsterEvent.from_step(
+            dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED,
+            step,
+            AssetMaterializationPlannedData(
+                dg.AssetKey.from_user_string(failure.asset), partition=failure.ticker or None
+            ),
+            f"{failure.asset} {failure.ticker or 'of the market'} failed: {failure.reason}",
+            DagsterEventBatchMetadata(batch, number == len(failures)),
+        )
 
 
 def _judge(
@@ -210,7 +249,9 @@ def _judge(
     if not failed:
         return
     warehouse.record_failures(context.run.run_id, failures)
-    if not is_deferred(context):
+    if is_deferred(context):
+        write_failed(context, failures)
+    else:
         raise dg.Failure(
             f"{len(failures)} of {expected} tickers failed",
             metadata={"failed": failure_table(failures)},

@@ -123,8 +123,14 @@ def bronze_asset(
             for ticker, parts in results:
                 yield _describe(bronze, ticker, parts)
 
-        expected = len({call.ticker for call in calls}) + len(invalid)
-        yield from record(context, warehouse, described(), expected=expected)
+        wanted = {call.ticker for call in calls}
+        yield from record(
+            context,
+            warehouse,
+            described(),
+            expected=len(wanted) + len(invalid),
+            left=lambda: wanted,
+        )
 
     return fetch
 

@@ -39,17 +39,18 @@ from stocks_assets.adapters.dbt_project import (
 )
 from stocks_assets.adapters.headlines import market_headline, ticker_headlines
 from stocks_assets.adapters.relations import describe
-from stocks_assets.adapters.warehouse import Warehouse
+from stocks_assets.adapters.warehouse import Failure, Warehouse
 from stocks_assets.defs.batch import (
     Batch,
     is_deferred,
     names_tickers,
     tickers_of,
+    write_failed,
     write_together,
 )
 from stocks_assets.defs.bronze import OWNERS
 from stocks_assets.defs.partitions import TICKERS
-from stocks_assets.defs.retries import retried
+from stocks_assets.defs.retries import is_tried_again, retried
 from stocks_assets.domain.headlines import cell
 
 # Where many tickers share one text in the UI, the first few have their rows in it.
@@ -247,15 +248,35 @@ def _recorded(
     """Yield `events` and write what Dagster leaves to us: which tickers of what were made.
 
     Of the views `kept` below gold, whose age nobody looks at, that is said of the tickers alone
-    that gold was not `made_before` of.
+    that gold was not `made_before` of. Where dbt ends before all is made, the rest has failed.
     """
-    for event in events:
-        if isinstance(event, dg.Output):
-            key = context.asset_key_for_output(event.output_name)
-            is_as_before = key in kept and key.path[0] == _BELOW_GOLD
-            new = [t for t in tickers if not (is_as_before and t in made_before)]
-            write_together(context, list(_materializations(context, warehouse, event, new)))
-        yield event
+
+    def told_of(key: dg.AssetKey) -> list[str]:
+        is_as_before = key in kept and key.path[0] == _BELOW_GOLD
+        return [ticker for ticker in tickers if not (is_as_before and ticker in made_before)]
+
+    left = set(context.selected_asset_keys)
+    try:
+        for event in events:
+            if isinstance(event, dg.Output):
+                key = context.asset_key_for_output(event.output_name)
+                write_together(
+                    context, list(_materializations(context, warehouse, event, told_of(key)))
+                )
+                left.discard(key)
+            yield event
+    except Exception as error:
+        if not is_tried_again(context, error):
+            reason = "dbt did not come to it, or failed at it"
+            write_failed(
+                context,
+                [
+                    Failure(key.to_user_string(), partition or "", reason)
+                    for key in left
+                    for partition in _partitions(context, key, told_of(key))
+                ],
+            )
+        raise
 
 
 def _with_headlines(
@@ -436,14 +457,22 @@ def _materializations(
 ) -> Iterator[dg.AssetMaterialization]:
     """Yield the events that Dagster would write if it did not leave them to us."""
     key = context.asset_key_for_output(output.output_name)
-    is_partitioned = context.assets_def.specs_by_key[key].partitions_def is not None
-    universe = set(context.partition_keys)
-    known = [ticker for ticker in tickers if ticker in universe]
-    partitions: Sequence[str | None] = known if is_partitioned else (None,)
-    headlines = ticker_headlines(warehouse, key.path[-1], known) if is_partitioned else {}
+    partitions = _partitions(context, key, tickers)
+    of_tickers = [ticker for ticker in partitions if ticker is not None]
+    headlines = ticker_headlines(warehouse, key.path[-1], of_tickers) if of_tickers else {}
     light, of_columns = _parted(output.metadata)
     for partition in partitions:
         metadata = _with_headline(light, headlines.get(partition or ""))
         if partition == partitions[-1]:
             metadata |= of_columns
         yield dg.AssetMaterialization(asset_key=key, partition=partition, metadata=metadata)
+
+
+def _partitions(
+    context: dg.AssetExecutionContext, key: dg.AssetKey, tickers: Sequence[str]
+) -> Sequence[str | None]:
+    """Return those of `tickers` that are in the universe, or None alone where none are told of."""
+    if context.assets_def.specs_by_key[key].partitions_def is None:
+        return [None]
+    universe = set(context.partition_keys)
+    return [ticker for ticker in tickers if ticker in universe]

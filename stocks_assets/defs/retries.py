@@ -87,6 +87,11 @@ def may_pass(error: Exception) -> bool:
     return is_transient(error)
 
 
+def is_tried_again(context: dg.AssetExecutionContext, error: Exception) -> bool:
+    """Tell whether a step that ended with `error` has another try."""
+    return may_pass(error) and context.retry_number < MAX_RETRIES
+
+
 def is_another_try(context: dg.AssetExecutionContext) -> bool:
     """Tell whether the step, or its run, was tried before and is tried again by itself."""
     return context.retry_number > 0 or AUTOMATIC in context.run.tags

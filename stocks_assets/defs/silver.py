@@ -103,7 +103,15 @@ def silver_asset(
                 for result in loaded:
                     yield _describe(bronze, result, chart) if isinstance(result, Loaded) else result
 
-        yield from record(context, warehouse, results(), expected=len(valid) + len(invalid))
+        yield from record(
+            context,
+            warehouse,
+            results(),
+            expected=len(valid) + len(invalid),
+            left=lambda: warehouse.tickers_behind_in_silver(
+                valid, [(table.name, dataset.name) for dataset in table.inputs]
+            ),
+        )
 
     return load
 

@@ -41,6 +41,29 @@ class Holding:
 
 
 @dataclass(frozen=True, slots=True)
+class Changes:
+    """What the database has counted of a table: rows that came, were changed and went, in a file.
+
+    What was rolled back counts as well. A crash has it begin at nothing; a table that is emptied,
+    restored or written anew has another file.
+    """
+
+    file: int
+    inserted: int
+    updated: int
+    deleted: int
+
+    def are_explained(self, before: "Changes", more: int) -> bool:
+        """Tell whether all that has changed since `before` is that there are `more` rows."""
+        went_back = self.inserted < before.inserted or self.deleted < before.deleted
+        if self.file != before.file or went_back:
+            return False
+        if self.inserted == before.inserted and self.deleted == before.deleted:
+            return more == 0 and self.updated == before.updated
+        return self.inserted - self.deleted - (before.inserted - before.deleted) == more
+
+
+@dataclass(frozen=True, slots=True)
 class Gap:
     """Sessions in a row that are missing, `first` and `last` included."""
 

@@ -6,12 +6,15 @@ import sys
 import threading
 import time
 from collections import Counter
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import date
 
 import dagster as dg
 import psycopg
 import pytest
 from botocore.exceptions import ClientError
+from dagster._core.storage.partition_status_cache import get_and_update_asset_status_cache_value
 from dagster._daemon.monitoring.run_monitoring import monitor_started_run
 
 from stocks_assets.adapters.backlog import find_behind, make_backlog
@@ -19,8 +22,10 @@ from stocks_assets.adapters.bronze import BronzeStore
 from stocks_assets.adapters.dbt_project import project_digest
 from stocks_assets.adapters.report.storing import Reports
 from stocks_assets.adapters.sources.sample import SampleSource
+from stocks_assets.adapters.warehouse import ensure_database
 from stocks_assets.defs.jobs import REFRESH, refresh_runs
 from stocks_assets.defs.launch import PROCESS_TAG, Watch, WatchedRunLauncher
+from stocks_assets.defs.partitions import TICKERS as PARTITIONS
 from stocks_assets.defs.partitions import tags_of
 from stocks_assets.domain.datasets import Call
 from stocks_assets.domain.outcomes import TransportFailed, UnknownSymbol
@@ -48,7 +53,8 @@ class Breaking(SampleSource):
     """A vendor that cannot be reached for some tickers, and counts its calls."""
 
     def __init__(self, broken=()):
-        super().__init__(MARKET, lambda: DAY)
+        self.day = DAY
+        super().__init__(MARKET, lambda: self.day)
         self.broken = set(broken)
         self.calls = Counter()
         self.outcome = TransportFailed("the line is dead")
@@ -103,6 +109,160 @@ def test_a_refresh_is_done_for_all_but_the_broken_and_the_catch_up_is_one_run_of
     assert {ticker for _, ticker, _ in source.calls} - {""} == set(BROKEN)
     for asset in ("bronze/daily_bars", "silver/daily_bars"):
         assert world.materialized(asset) == set(TICKERS)
+
+
+@contextmanager
+def kept_in_postgres(servers):
+    """An instance of Dagster on the storage that the platform has, empty."""
+    url = servers.database_url.rsplit("/", 1)[0] + "/dagster_of_batches"
+    ensure_database(url)
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("drop schema public cascade")
+        connection.execute("create schema public")
+    storage = {
+        "module": "stocks_assets.defs.storage",
+        "class": "PooledPostgresStorage",
+        "config": {"postgres_url": url.replace("postgresql://", "postgresql+psycopg2://")},
+    }
+    with dg.instance_for_test(overrides={"storage": {"custom": storage}}) as instance:
+        yield instance
+
+
+@dataclass(frozen=True)
+class Shown:
+    """The tickers of an asset as the UI counts them."""
+
+    done: frozenset
+    failed: frozenset
+    in_progress: frozenset
+
+
+def shown(world):
+    """Return what the UI and its API show of each asset that was made of tickers."""
+    graph = world.definitions(Breaking()).resolve_asset_graph()
+    found = {}
+    for key in sorted(graph.materializable_asset_keys):
+        if not graph.get(key).is_partitioned:
+            continue
+        status = get_and_update_asset_status_cache_value(world.instance, key, PARTITIONS)
+        if status is None:
+            continue  # such as intraday bars, which nobody wants
+        failed = frozenset(
+            status.deserialize_failed_partition_subsets(PARTITIONS).get_partition_keys()
+        )
+        done = frozenset(
+            status.deserialize_materialized_partition_subsets(PARTITIONS).get_partition_keys()
+        )
+        going = status.deserialize_in_progress_partition_subsets(PARTITIONS).get_partition_keys()
+        found["/".join(key.path)] = Shown(done - failed, failed, frozenset(going))
+    return found
+
+
+def test_a_ticker_that_worked_before_shows_as_failed_until_it_works_again(servers, world):
+    tickers = TICKERS[:6]
+    broken = {tickers[1], tickers[4]}
+    all_done = Shown(frozenset(tickers), frozenset(), frozenset())
+    with kept_in_postgres(servers) as world.instance:
+        world.add(*tickers)
+        source = Breaking()
+        assert world.refresh(source, tickers).success
+        assert set(shown(world).values()) == {all_done}
+
+        # Whoever asks in between gets them from the cache; a day on which nothing is new.
+        source.broken = broken
+        for source.day in (DAY, date(2026, 11, 23)):
+            result = world.refresh(source, tickers)
+            assert not result.success
+            found = shown(world)
+            for asset, status in found.items():
+                fails = {
+                    f.ticker for f in world.warehouse.failures(result.run_id) if f.asset == asset
+                }
+                assert status.failed == fails == (broken if "bronze/" in asset else set()), asset
+                assert status.done == set(tickers) - fails
+                assert not status.in_progress
+
+        source.broken = set()
+        assert world.refresh(source, tickers).success
+        assert set(shown(world).values()) == {all_done}
+
+
+def refuse(world, table):
+    """Have PostgreSQL take no row into a table."""
+    with world.warehouse.connect() as connection:
+        connection.execute(
+            "create function ops.refuse() returns trigger language plpgsql "
+            "as $$ begin raise 'no room'; end $$"
+        )
+        connection.execute(
+            f"create trigger refuse before insert on {table} execute function ops.refuse()"
+        )
+
+
+def take_again(world):
+    with world.warehouse.connect() as connection:
+        connection.execute("drop function ops.refuse() cascade")
+
+
+def test_what_a_step_did_not_come_to_shows_as_failed(servers, world, store):
+    class Wrong(BronzeStore):
+        def ingest(self, *args, **how):
+            for number, one in enumerate(super().ingest(*args, **how)):
+                yield one
+                if number == 3:
+                    raise ValueError("a mistake in the code")
+
+    tickers = TICKERS[:6]
+    all_done = Shown(frozenset(tickers), frozenset(), frozenset())
+    with kept_in_postgres(servers) as world.instance:
+        world.add(*tickers)
+        source, bronze = Breaking(), world.bronze
+        assert world.refresh(source, tickers, layers=LAYERS).success
+
+        source.day, world.bronze = date(2026, 11, 23), Wrong(store, world.warehouse)
+        assert not world.refresh(source, tickers, layers=("bronze",)).success
+        status = shown(world)["bronze/daily_bars"]
+        assert (len(status.done), len(status.failed)) == (4, 2)
+
+        world.bronze = bronze
+        assert world.refresh(source, tickers[:4], layers=("bronze",)).success
+        refuse(world, "silver.monthly_bars")
+        assert not world.refresh(source, tickers, layers=("silver",)).success
+        found = shown(world)
+        assert found["silver/weekly_bars"] == all_done
+        assert found["silver/monthly_bars"].failed == set(tickers)
+
+        take_again(world)
+        assert world.refresh(source, tickers, layers=LAYERS).success
+        assert set(shown(world).values()) == {all_done}
+
+
+def test_what_gold_did_not_come_to_shows_as_failed_though_no_verdict_was_given(servers, world):
+    tickers = TICKERS[:3]
+    all_done = Shown(frozenset(tickers), frozenset(), frozenset())
+    with kept_in_postgres(servers) as world.instance:
+        world.add(*tickers)
+        source = Breaking()
+        assert world.refresh(source, tickers).success
+        refuse(world, "gold.fct_weekly_prices")
+        source.day, source.broken = date(2026, 11, 23), {tickers[0]}
+        result = world.refresh(source, tickers)
+        verdict = "gold__dim_company_every_ticker_is_refreshed"
+        assert verdict not in {event.step_key for event in result.get_step_success_events()}
+        one_failed = Shown(frozenset(tickers[1:]), frozenset(tickers[:1]), frozenset())
+        found = shown(world)
+        # Of the ticker that failed in bronze gold had nothing to build.
+        without = Shown(frozenset(tickers[:1]), frozenset(tickers[1:]), frozenset())
+        assert found["bronze/daily_bars"] == one_failed
+        assert found["silver/weekly_bars"] == all_done
+        assert found["gold/fct_daily_prices"] == all_done
+        assert found["gold/fct_weekly_prices"] == found["gold/agg_weekly_prices"] == without
+        assert found["staging/stg_weekly_bars"] == all_done
+
+        take_again(world)
+        source.broken = set()
+        assert world.refresh(source, tickers).success
+        assert set(shown(world).values()) == {all_done}
 
 
 def test_a_backfill_is_done_for_all_but_the_broken_and_the_retry_is_one_run_of_those(world):

@@ -1,6 +1,7 @@
 """Sessions that are missing: seen, told, and made good by the next catch-up."""
 
 import json
+import time
 from datetime import UTC, date, datetime, timedelta
 
 import dagster as dg
@@ -9,8 +10,9 @@ import pytest
 from stocks_assets.adapters import silver
 from stocks_assets.adapters.backlog import find_behind
 from stocks_assets.adapters.dbt_project import project_digest
-from stocks_assets.adapters.gaps import find_gaps, find_lacking
+from stocks_assets.adapters.gaps import count_bars, find_gaps, find_lacking
 from stocks_assets.adapters.sources.sample import SampleSource
+from stocks_assets.adapters.warehouse import Warehouse
 from stocks_assets.defs.catch_up import catch_up
 from stocks_assets.defs.checks import sessions_are_complete
 from stocks_assets.domain.bronze_key import BronzeKey, content_hash
@@ -123,6 +125,31 @@ def bars(world):
     )
 
 
+class Counting(Warehouse):
+    """A warehouse that keeps of which tickers bars were counted."""
+
+    def __init__(self, url):
+        super().__init__(url)
+        self.counted = []
+
+    def holdings(self, tickers):
+        self.counted.append(sorted(tickers))
+        return super().holdings(tickers)
+
+    def changes_of_bars(self):
+        # What a session changed is told when it ends, which the server may have yet to see.
+        others = (
+            "select count(*) from pg_stat_activity where datname = current_database() "
+            "and pid <> pg_backend_pid() and backend_type = 'client backend'"
+        )
+        with self.connect() as connection:
+            for _ in range(500):
+                if connection.execute(others).fetchone() == (0,):
+                    break
+                time.sleep(0.02)
+        return super().changes_of_bars()
+
+
 @pytest.mark.parametrize(
     ("vendor", "lost"),
     [
@@ -139,6 +166,7 @@ def test_bars_that_silver_has_lost_are_seen_and_come_back_as_they_were_without_a
         assert world.refresh(vendor(MARKET, lambda day=day: day), TICKERS, layers=INGEST).success
     with world.warehouse.gold_batch("a batch", TICKERS, built_by=project_digest()):
         pass
+    world.warehouse = Counting(world.warehouse.database_url)
     before, calls = bars(world), world.warehouse.fetches()
     assert checked(world).passed
 
@@ -160,6 +188,71 @@ def test_bars_that_silver_has_lost_are_seen_and_come_back_as_they_were_without_a
     assert bars(world).equals(before)
     assert world.warehouse.fetches() == calls
     assert checked(world).passed
+
+
+def test_bars_are_counted_again_where_a_load_was_or_rows_went_otherwise(world):
+    everyone = sorted(TICKERS)
+    world.add(*TICKERS)
+    warehouse = Counting(world.warehouse.database_url)
+    daily = SILVER_TABLES[DAILY_BARS.name]
+
+    def load(day, tickers):
+        """Load what the vendor has on `day`, without the checks that count."""
+        assert world.refresh(sample(day), tickers, layers=("bronze",)).success
+        list(silver.load(world.bronze, world.warehouse, daily, tickers, only_stale=True))
+
+    def counted(*statements):
+        """Return which bars are counted after `statements`; it is told as if all had been."""
+        with warehouse.connect() as connection:
+            for statement in statements:
+                connection.execute(statement)
+        warehouse.counted = []
+        holdings, lost = count_bars(warehouse, TICKERS)
+        once = warehouse.counted
+        assert holdings == Warehouse.holdings(warehouse, TICKERS)
+        return once, lost
+
+    load(OFF_SINCE, TICKERS)
+    assert counted() == ([everyone], {})
+    assert counted() == ([], {})
+    load(BACK_ON, TICKERS[:1])
+    assert counted() == ([[TICKERS[0]]], {})
+    assert counted("analyze silver.daily_bars") == ([], {})
+
+    # In the midst of a history, so that neither its first nor its last bar tells.
+    loss = "delete from silver.daily_bars where session_date = '2026-09-01' and ticker = '{}'"
+    assert counted(loss.format(TICKERS[1])) == ([everyone], {TICKERS[1]: 1})
+    assert counted() == ([], {TICKERS[1]: 1})
+    load(OFF_SINCE, TICKERS[1:2])
+    assert counted() == ([[TICKERS[1]]], {})
+    # Together with a load of another.
+    load(BACK_ON, TICKERS[1:2])
+    assert counted(loss.format(TICKERS[2])) == ([[TICKERS[1]], everyone], {TICKERS[2]: 1})
+    counts, lost = counted("truncate silver.daily_bars")
+    assert (counts, set(lost)) == ([everyone], set(TICKERS))
+    load(BACK_ON, TICKERS)
+    assert counted() == ([everyone], {})
+    assert counted("delete from ops.bar_changes") == ([everyone], {})
+    # Where the server counts nothing, we do.
+    try:
+        assert counted("alter role current_user set track_counts = off") == ([everyone], {})
+        assert counted() == ([everyone], {})
+    finally:
+        counted("alter role current_user reset track_counts")
+
+
+def test_of_two_who_count_at_once_the_first_to_note_it_counts(world):
+    world.add(*TICKERS)
+    assert world.refresh(sample(OFF_SINCE), TICKERS, layers=INGEST).success
+    warehouse = Counting(world.warehouse.database_url)
+    count_bars(warehouse, TICKERS)
+    before, changes = warehouse.counted_bars(), warehouse.changes_of_bars()
+    assert world.refresh(sample(BACK_ON), TICKERS, layers=INGEST).success
+    count_bars(warehouse, TICKERS)
+    after = warehouse.counted_bars()
+    warehouse.note_counted_bars(changes, {}, before.loaded_at, since=before.counted_at)
+    warehouse.note_counted_bars(changes, {}, before.loaded_at, since=None)
+    assert warehouse.counted_bars() == after
 
 
 def test_on_a_holiday_a_refused_object_starts_nothing(world):

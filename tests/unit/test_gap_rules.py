@@ -1,12 +1,14 @@
 from datetime import UTC, date, datetime, timedelta
 
 import polars as pl
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from stocks_assets.domain.calendar import NEW_YORK, sessions
 from stocks_assets.domain.datasets import Call
 from stocks_assets.domain.gaps import (
+    Changes,
     Expectation,
     Gap,
     Holding,
@@ -177,3 +179,28 @@ def test_a_gap_is_told_in_words():
     assert more.describe() == (
         "3 sessions are missing after the last bar, 2026-11-18 to 2026-11-20"
     )
+
+
+def changes(**than):
+    return Changes(**{"file": 7, "inserted": 1000, "updated": 10, "deleted": 100, **than})
+
+
+@pytest.mark.parametrize(
+    ("now", "more", "are_explained"),
+    [
+        (changes(), 0, True),
+        (changes(inserted=1005), 5, True),
+        (changes(inserted=1105, deleted=200), 5, True),  # a ticker built anew
+        (changes(inserted=1105, deleted=200, updated=60), 5, True),
+        (changes(deleted=103), 0, False),  # by hand
+        (changes(inserted=1005, deleted=103), 5, False),  # a load, and by hand
+        (changes(inserted=1005), 0, False),  # rolled back, or nobody knows of it
+        (changes(updated=11), 0, False),  # a row may be another ticker's now
+        (changes(file=8), 0, False),  # emptied, or restored
+        (changes(inserted=950, deleted=50), 0, False),  # a crash, after which it began anew
+    ],
+)
+def test_what_changed_in_a_table_is_that_rows_came_by_loads_or_is_not_explained(
+    now, more, are_explained
+):
+    assert now.are_explained(changes(), more) is are_explained
