@@ -138,6 +138,17 @@ def test_a_checkout_that_only_its_owner_may_read_will_do():
     assert "chmod -R a+rX stocks_assets dbt_project" in image
 
 
+def test_the_image_gives_no_folder_away_by_copying_onto_it():
+    """`COPY --chown` gives away what it makes: a folder that is there already stays root's."""
+    last = (PROJECT_ROOT / "deploy" / "Dockerfile").read_text().rpartition("\nFROM ")[2]
+    made: list[Path] = []
+    for line in re.findall(r"^COPY .*", last, re.MULTILINE):
+        target = Path("/app", line.split()[-1])
+        assert "--chown" not in line or not any(target.is_relative_to(one) for one in made), line
+        made.append(target)
+    assert made
+
+
 def test_only_who_prepares_knows_the_owner_and_the_web_server_knows_nothing_of_the_data():
     knowing = [
         name
