@@ -4,7 +4,6 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 folder=$(mktemp -d)
 export COMPOSE_PROJECT_NAME=stocks-test STOCKS_UI_PORT=13000 POSTGRES_PORT=15432 MINIO_PORT=19000 MINIO_CONSOLE_PORT=19001
-cp -r docker-compose.yml deploy "$folder"
 # The image is built from the project; the passwords are the test's own.
 docker run --rm --user 0:0 --network none --volume "$folder:/project" stocks-assets stocks init --file /project/.env
 compose() { docker compose --file docker-compose.yml --env-file "$folder/.env" "$@"; }

@@ -290,7 +290,10 @@ def init(
 ) -> None:
     """Generate the passwords and keys of docker-compose.yml; a file that is there is left alone."""
     write_compose_secrets(file)
-    out.print(f"Wrote {file}, readable by its owner only. Next: docker compose up --detach --build")
+    out.print(
+        f"Wrote {file}, readable by its owner only. Next: docker compose up --detach --wait",
+        soft_wrap=True,
+    )
 
 
 @app.command()

@@ -17,7 +17,8 @@ from stocks_assets.settings import PROJECT_ROOT
 
 # Of the container alone: the rest of the file system is this machine's.
 _PLACES = re.compile(r"(?<![\w./])/(app|var/lib/stocks)\b")
-_OWNER = re.compile(r" --owner=\d+| --group=\d+")
+# What root alone may do.
+_OWNER = re.compile(r" --owner=\d+| --group=\d+|^chown .*")
 
 
 @dataclass
@@ -117,17 +118,22 @@ def _copy(text: str, image: Image, workdir: Path, stages: dict[str, Path]) -> No
         else:
             found = PROJECT_ROOT / source
             onto = destination / source if len(sources) > 1 else destination
-        shutil.rmtree(onto, ignore_errors=True)
+        # As engines do it: a folder that is there already gets what is copied and stays whose it is.
+        kept = {onto} if onto.is_dir() else set()
         if found.is_dir():
             ignore = shutil.ignore_patterns("__pycache__", "target", "logs")
             shutil.copytree(
-                found, onto, symlinks=True, ignore=None if "from" in options else ignore
+                found,
+                onto,
+                symlinks=True,
+                ignore=None if "from" in options else ignore,
+                dirs_exist_ok=True,
             )
         else:
             shutil.copy(found, onto if onto.name == found.name else onto / found.name)
         if "chown" in options and os.geteuid() == 0:
             uid, gid = map(int, options["chown"].split(":"))
-            for path in (onto, *onto.rglob("*")):
+            for path in {onto, *onto.rglob("*")} - kept:
                 os.chown(path, uid, gid)
 
 

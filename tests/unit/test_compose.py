@@ -127,6 +127,29 @@ def test_every_service_that_stays_is_watched_limited_and_started_again():
                 assert "healthcheck" in SERVICES[other]
 
 
+def test_who_has_work_is_given_time_to_end_it():
+    """An engine kills after ten seconds; the web server has nothing that must end."""
+    patient = {name for name, one in OURS.items() if "stop_grace_period" in one}
+    assert patient == {"code-location", "daemon", "worker"}
+
+
+def test_a_check_has_more_time_than_a_busy_machine_takes_for_it():
+    for one in (one for one in OURS.values() if "healthcheck" in one):
+        check = one["healthcheck"]
+        assert check["timeout"] == "1m"
+        # One after the other, as each is a Python that starts; often only until all is up.
+        assert check["interval"] == "2m"
+        assert check["start_interval"] == "5s"
+
+
+def test_what_runs_once_leaves_no_volume_behind():
+    """MinIO's image asks for one at /data, which is a new one without a name unless it is named."""
+    for name, service in SERVICES.items():
+        if "minio" in service["image"]:
+            named = [volume.split(":")[1] for volume in service["volumes"]]
+            assert "/data" in named + service.get("tmpfs", []), name
+
+
 def test_a_checkout_that_only_its_owner_may_read_will_do():
     for name, service in SERVICES.items():
         if any(volume.startswith(".") for volume in service.get("volumes", ())):
@@ -136,6 +159,17 @@ def test_a_checkout_that_only_its_owner_may_read_will_do():
     assert SERVICES["postgres"]["configs"][0]["source"] in COMPOSE["configs"]
     image = (PROJECT_ROOT / "deploy" / "Dockerfile").read_text()
     assert "chmod -R a+rX stocks_assets dbt_project" in image
+
+
+def test_the_image_gives_no_folder_away_by_copying_onto_it():
+    """`COPY --chown` gives away what it makes: a folder that is there already stays root's."""
+    last = (PROJECT_ROOT / "deploy" / "Dockerfile").read_text().rpartition("\nFROM ")[2]
+    made: list[Path] = []
+    for line in re.findall(r"^COPY .*", last, re.MULTILINE):
+        target = Path("/app", line.split()[-1])
+        assert "--chown" not in line or not any(target.is_relative_to(one) for one in made), line
+        made.append(target)
+    assert made
 
 
 def test_only_who_prepares_knows_the_owner_and_the_web_server_knows_nothing_of_the_data():
