@@ -210,11 +210,11 @@ def gold_assets(*, tickers_per_run: int) -> dg.AssetsDefinition:
         if rebuild:
             command.append("--full-refresh")
         kept, made_before = set[dg.AssetKey](), set[str]()
-        has_views = missing.isdisjoint(".".join(view.path) for view in views)
-        if deferred and not rebuild and has_views and not context.is_subset:
+        if deferred and not rebuild and not context.is_subset:
             # Views are as the rebuild left them that this project began with. Their tests run.
-            command += ["--indirect-selection", "empty", "--exclude", "config.materialized:view"]
-            kept = views
+            kept = {view for view in views if ".".join(view.path) not in missing}
+            names = " ".join(sorted(view.path[-1] for view in kept))
+            command += ["--indirect-selection", "empty", "--exclude", names]
             made_before = set(warehouse.tickers_in_gold(digest))
         events = _build(
             context,
