@@ -171,10 +171,11 @@ class ObjectStore:
         """
         packed = gzip.compress(body, compresslevel=6, mtime=0)
         content_type = "text/csv" if ".csv." in key else "application/json"
-        if self._quick is not None:
+        # Another thread may let it be meanwhile.
+        if (quick := self._quick) is not None:
             try:
                 obstore.put(
-                    self._quick,
+                    quick,
                     key,
                     packed,
                     attributes={
@@ -216,9 +217,9 @@ class ObjectStore:
     def has(self, key: str) -> bool:
         """Tell whether there is an object under `key`."""
         failure: Exception | None = None
-        if self._quick is not None:
+        if (quick := self._quick) is not None:
             try:
-                obstore.head(self._quick, key)
+                obstore.head(quick, key)
             except _NOT_QUICK as error:
                 failure = error
             else:
@@ -239,10 +240,10 @@ class ObjectStore:
         Raises:
             BadGzipFile: it is not compressed, or unpacks to more than `max_bytes`.
         """
-        if self._quick is None:
+        if (quick := self._quick) is None:
             return unpacked(self._get(key, max_bytes), max_bytes)
         try:
-            found = obstore.get(self._quick, key)
+            found = obstore.get(quick, key)
             packed = found.bytes().to_bytes() if found.meta["size"] <= max_bytes else None
         except _NOT_QUICK as error:
             packed = self._get(key, max_bytes)
