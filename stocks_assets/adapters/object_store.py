@@ -3,12 +3,13 @@
 import contextlib
 import gzip
 import logging
+import os
 import sys
 import uuid
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import IO, TYPE_CHECKING, Self
 from urllib.parse import quote
 
@@ -48,7 +49,11 @@ _GZIP = b"\x1f\x8b"
 _CHANGED = ("PreconditionFailed", "412", "NoSuchKey", "NotFound", "404")
 _PAST_ALL = chr(sys.maxunicode)
 # What the quick client raises: whatever it is, the other one is asked, and tries again.
-_NOT_QUICK = (BaseError, OSError, ValueError)
+_NOT_QUICK = (BaseError, OSError, ValueError, TypeError)
+# So often in a row the quick client fails where boto3 does not, until it is let be.
+_FAILURES = 5
+# botocore takes new credentials from fifteen minutes before the old ones end.
+_CREDENTIALS_FOR = timedelta(minutes=10)
 # In one request up to the size from which S3 wants parts.
 _COPY = TransferConfig(multipart_threshold=5 * 1024**3, use_threads=False)
 
@@ -82,8 +87,9 @@ class ObjectStore:
 
     Objects are read and written by a client that takes a sixth of the processor's time of boto3
     (obstore), one try each. What it does not come to, be it that an object is not there, is asked
-    of boto3, which tries again and says what is wrong. Where that has an answer which the quick
-    one had not, as through a proxy that one of them does not know, the quick one is let be.
+    of boto3, which tries again and says what is wrong. Where that has answers which the quick one
+    has not, as through a proxy that one of them does not know, the quick one is let be. So it is in
+    a process that was forked, in which it would wait for ever.
     """
 
     def __init__(self, location: S3Location, bucket: str) -> None:
@@ -98,9 +104,8 @@ class ObjectStore:
         self._client: S3Client = session.client(
             "s3", endpoint_url=location.endpoint_url, config=_CONFIG
         )
-        # Without credentials boto3 says what is missing.
-        has_credentials = session.get_credentials() is not None
-        self._quick = _quick_store(session, location, bucket) if has_credentials else None
+        self._made_in, self._failures = os.getpid(), 0
+        self._quick = _quick_store(session, location, bucket)
 
     def __enter__(self) -> Self:
         return self
@@ -171,8 +176,7 @@ class ObjectStore:
         """
         packed = gzip.compress(body, compresslevel=6, mtime=0)
         content_type = "text/csv" if ".csv." in key else "application/json"
-        # Another thread may let it be meanwhile.
-        if (quick := self._quick) is not None:
+        if (quick := self._usable()) is not None:
             try:
                 obstore.put(
                     quick,
@@ -187,11 +191,13 @@ class ObjectStore:
                     use_multipart=False,
                 )
             except AlreadyExistsError:
-                return False
+                # Other conflicts are called so too.
+                return self._put_new(key, packed, content_type, metadata)
             except _NOT_QUICK as error:
                 is_stored = self._put_new(key, packed, content_type, metadata)
                 self._let_be(error)
                 return is_stored
+            self._failures = 0
             return True
         return self._put_new(key, packed, content_type, metadata)
 
@@ -217,7 +223,7 @@ class ObjectStore:
     def has(self, key: str) -> bool:
         """Tell whether there is an object under `key`."""
         failure: Exception | None = None
-        if (quick := self._quick) is not None:
+        if (quick := self._usable()) is not None:
             try:
                 obstore.head(quick, key)
             except _NOT_QUICK as error:
@@ -240,11 +246,13 @@ class ObjectStore:
         Raises:
             BadGzipFile: it is not compressed, or unpacks to more than `max_bytes`.
         """
-        if (quick := self._quick) is None:
+        quick = self._usable()
+        if quick is None or max_bytes > LARGEST_REPLY:
             return unpacked(self._get(key, max_bytes), max_bytes)
         try:
             found = obstore.get(quick, key)
             packed = found.bytes().to_bytes() if found.meta["size"] <= max_bytes else None
+            self._failures = 0
         except _NOT_QUICK as error:
             packed = self._get(key, max_bytes)
             self._let_be(error)
@@ -259,10 +267,16 @@ class ObjectStore:
                 raise _too_large(max_bytes)
             return body.read()
 
+    def _usable(self) -> S3Store | None:
+        """Return the quick client; another thread may let it be meanwhile."""
+        return self._quick if os.getpid() == self._made_in else None
+
     def _let_be(self, error: Exception) -> None:
-        """Use the quick client no more: the other one had an answer where it failed."""
-        self._quick = None
-        _LOG.warning("objects go through boto3 alone from now on (%s)", type(error).__name__)
+        """Count that boto3 had an answer where the quick client failed; at last, use it no more."""
+        self._failures += 1
+        if self._failures >= _FAILURES and self._quick is not None:
+            self._quick = None
+            _LOG.warning("objects go through boto3 alone from now on (%s)", type(error).__name__)
 
     def put_page(self, keys: Iterable[str], body: bytes, content_type: str) -> None:
         """Store `body`, compressed, under `keys` for browsers, in place of what is there."""
@@ -393,20 +407,26 @@ class ObjectStore:
         return True
 
 
-def _quick_store(session: boto3.Session, location: S3Location, bucket: str) -> S3Store:
-    return S3Store(
-        bucket,
-        endpoint=location.endpoint_url,
-        region=location.region,
-        virtual_hosted_style_request=False,
-        credential_provider=Boto3CredentialProvider(session),
-        client_options={
-            "allow_http": location.endpoint_url.startswith("http:"),
-            "connect_timeout": "5s",
-            "timeout": "60s",
-        },
-        retry_config={"max_retries": 0},
-    )
+def _quick_store(session: boto3.Session, location: S3Location, bucket: str) -> S3Store | None:
+    """Return the quick client; None where there are no credentials, or it cannot be made."""
+    try:
+        return S3Store(
+            bucket,
+            endpoint=location.endpoint_url,
+            region=location.region,
+            virtual_hosted_style_request=False,
+            credential_provider=Boto3CredentialProvider(session, ttl=_CREDENTIALS_FOR),
+            client_options={
+                "allow_http": location.endpoint_url.startswith("http:"),
+                "connect_timeout": "5s",
+                "timeout": "60s",
+            },
+            retry_config={"max_retries": 0},
+        )
+    except _NOT_QUICK as error:
+        # It reads AWS_* that boto3 passes over. What is really missing, boto3 says.
+        _LOG.info("objects go through boto3 alone (%s)", type(error).__name__)
+        return None
 
 
 def unpacked(packed: bytes, max_bytes: int) -> bytes:

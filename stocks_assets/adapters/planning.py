@@ -80,7 +80,10 @@ def find_tails(
         if (stored := bars.get(call.ticker)) is not None
         and are_recent_bars_enough(call.ticker, fetches.get(call), stored, now)
         and all(
-            call.ticker in loaded and str(newest.get(call)) in loaded[call.ticker].bronze_keys
+            (load := loaded.get(call.ticker)) is not None
+            and str(newest.get(call)) in load.bronze_keys
+            # Rejected rows count as long as their object is the newest one.
+            and not load.rejected_count
             for loaded in loads
         )
     }

@@ -620,8 +620,9 @@ class _Loading:
         good: Mapping[str, Shaped],
         changes: Mapping[str, Mapping[str, int]],
     ) -> None:
-        extents = self.store.extents(self.table, list(good)) if self.table.is_in_parts else {}
-        counts = self.store.counts(self.table, list(good))
+        has_dates = self.table.date_column is not None
+        extents = self.store.extents(self.table, list(good)) if has_dates else {}
+        counts = {} if has_dates else self.store.counts(self.table, list(good))
         loaded = []
         for ticker, shaped in good.items():
             part, progress = parts[ticker], self.progress[ticker]
@@ -635,10 +636,13 @@ class _Loading:
             load = _describe(ticker, keys, shaped, self.table)
             if self.table.is_in_parts:
                 count = sum(len(progress.rejected.get(key, ())) for key in keys)
-                extent = extents[ticker]._asdict() if ticker in extents else {}
-                load = replace(load, rejected_count=count, **extent)
+                of_parts = extents[ticker]._asdict() if ticker in extents else {}
+                load = replace(load, rejected_count=count, **of_parts)
             if not self.table.is_of_market:
-                load = replace(load, stored_count=counts.get(ticker, 0))
+                extent = extents.get(ticker)
+                load = replace(load, stored_count=extent[0] if extent else counts.get(ticker, 0))
+                if extent:
+                    load = replace(load, first_date=extent.first_date, last_date=extent.last_date)
             progress.load = load
             rows = [row for of_object in rejected.values() for row in of_object]
             loaded.append(Loaded(load, list(rejected), rows))

@@ -488,7 +488,8 @@ class Warehouse:
         with self.connect() as connection:
             loaded = connection.execute(
                 SQL(
-                    "select coalesce(sum(row_count), 0), (select count(*) {}) "
+                    "select coalesce(sum(greatest(row_count, stored_count)), 0), "
+                    "(select count(*) {}) "
                     "from ops.silver_loads where table_name = %(table)s"
                 ).format(_REJECTED),
                 {"table": table},

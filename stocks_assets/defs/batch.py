@@ -189,7 +189,12 @@ def _to_the_last(
         if is_deferred(context) and not is_tried_again(context, error):
             asset = context.asset_key.to_user_string()
             reason = "the step ended before it was done"
-            write_failed(context, [Failure(asset, ticker, reason) for ticker in {*left()} - seen])
+            try:
+                write_failed(
+                    context, [Failure(asset, ticker, reason) for ticker in {*left()} - seen]
+                )
+            except Exception as another:  # noqa: BLE001 # what broke the step may break this
+                error.add_note(f"what was left to do is not marked as failed: {another}")
         raise
     finally:
         write_together(context, ready)

@@ -268,14 +268,17 @@ def _recorded(
     except Exception as error:
         if not is_tried_again(context, error):
             reason = "dbt did not come to it, or failed at it"
-            write_failed(
-                context,
-                [
-                    Failure(key.to_user_string(), partition or "", reason)
-                    for key in left
-                    for partition in _partitions(context, key, told_of(key))
-                ],
-            )
+            try:
+                write_failed(
+                    context,
+                    [
+                        Failure(key.to_user_string(), partition or "", reason)
+                        for key in left
+                        for partition in _partitions(context, key, told_of(key))
+                    ],
+                )
+            except Exception as another:  # noqa: BLE001 # what broke the step may break this
+                error.add_note(f"what was left to do is not marked as failed: {another}")
         raise
 
 

@@ -120,12 +120,13 @@ def _describe(
     bronze: BronzeStore, loaded: Loaded, chart: Callable[[str], str | None] | None
 ) -> Done:
     load = loaded.load
+    rows = load.row_count if load.stored_count is None else load.stored_count
     keys = [BronzeKey.parse(key) for key in load.bronze_keys]
     contents = " ".join(key.content_hash for key in keys)
     picture = chart(load.ticker) if chart is not None else None
     metadata: dict[str, Any] = {
         **({"chart": dg.MetadataValue.md(picture)} if picture is not None else {}),
-        "dagster/partition_row_count" if load.ticker else "dagster/row_count": load.row_count,
+        "dagster/partition_row_count" if load.ticker else "dagster/row_count": rows,
         "objects": dg.MetadataValue.md("\n".join(f"- [{key}]({bronze.url(key)})" for key in keys)),
         "rejected_rows": load.rejected_count,
     }

@@ -6,7 +6,7 @@ from enum import Enum, auto
 
 import polars as pl
 
-from stocks_assets.domain.calendar import last_closed_session
+from stocks_assets.domain.calendar import last_closed_session, sessions
 from stocks_assets.domain.planner import Checked
 
 BARS_KEPT = 110
@@ -15,12 +15,15 @@ BARS_KEPT = 110
 # 100 bars that come it is one, unless two months passed. Whatever restates a history restates it
 # too, as far as it has happened since, and most of what is corrected belatedly.
 _BARS_BACK = 60
-_OLDEST = timedelta(days=120)
+_SESSIONS_SURELY_GIVEN = 95
 _SESSIONS_A_WEEK = 5
 # A whole history came shortly before the day on which it is due, by a backfill say.
 _SOON = timedelta(days=2)
 # On a ticker's own day there was no session, or nothing was asked.
-_AT_LAST = timedelta(days=7, hours=12)
+_AT_LAST = timedelta(days=6, hours=12)
+
+
+_ADJUSTED = ["session_date", "adjusted_close"]
 
 
 class Standing(Enum):
@@ -49,7 +52,8 @@ def are_recent_bars_enough(
     if age >= _AT_LAST or (age >= _SOON and session.weekday() == own_day):
         return False
     bar = bar_back(stored)
-    return bar is not None and session - bar["session_date"].item() <= _OLDEST
+    given = sessions(session - timedelta(days=200), session)[-_SESSIONS_SURELY_GIVEN:]
+    return bar is not None and bar["session_date"].item() >= given[0]
 
 
 def bar_back(stored: pl.DataFrame) -> pl.DataFrame | None:
@@ -66,8 +70,12 @@ def standing_of(given: pl.DataFrame, stored: pl.DataFrame) -> Standing:
     stored ones with the oldest first.
     """
     bar = bar_back(stored)
-    keys = ["session_date", "adjusted_close"]
-    if bar is None or given.join(bar, on=keys, how="semi").height != 1:
+    if bar is None or given.join(bar, on=_ADJUSTED, how="semi").height != 1:
+        return Standing.RESTATED
+    # Whatever is restated from a day before that bar on, its bars that come show as well.
+    older = stored.filter(pl.col("session_date") <= bar["session_date"].item())
+    shared = given.select(_ADJUSTED).join(older, on="session_date", how="semi")
+    if not shared.join(older, on=_ADJUSTED, how="anti", nulls_equal=True).is_empty():
         return Standing.RESTATED
     unknown = given.join(stored, on=given.columns, how="anti", nulls_equal=True)
     return Standing.KNOWN if unknown.is_empty() else Standing.NEW

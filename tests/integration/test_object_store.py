@@ -2,6 +2,7 @@
 
 import gzip
 import logging
+import os
 from gzip import BadGzipFile
 
 import obstore
@@ -83,12 +84,43 @@ def test_where_the_quick_client_fails_and_boto3_does_not_it_is_let_be_and_that_i
         lambda: store.get("bronze/one") == b"1",
         lambda: store.has("bronze/one"),
     ):
-        store._quick = broken()
+        store._quick, store._failures = broken(), 0
         with caplog.at_level(logging.WARNING):
-            assert work()
+            for _ in range(5):
+                assert store._quick is not None
+                assert not caplog.records
+                # Of the same key, only the first one stores.
+                work()
         assert store._quick is None
         assert "boto3 alone" in caplog.text
         caplog.clear()
+    assert store.get("bronze/one") == b"1"
+
+
+def test_one_failure_of_the_quick_client_among_successes_changes_nothing(store):
+    assert store.put_new("bronze/one", b"1", {})
+    store._failures = 4
+    assert store.get("bronze/one") == b"1"
+    assert store._failures == 0
+
+
+def test_a_process_that_was_forked_asks_boto3(store):
+    assert store.put_new("bronze/one", b"1", {})
+    store._made_in -= 1
+    assert store._usable() is None
+    assert store.get("bronze/one") == b"1"
+    assert not store.put_new("bronze/one", b"1", {})
+
+
+def test_settings_of_other_tools_in_the_environment_are_passed_over(servers, monkeypatch):
+    monkeypatch.setenv("AWS_REQUEST_PAYER", "requester")
+    location = S3Location(
+        servers.s3_endpoint_url, servers.aws_access_key_id, servers.aws_secret_access_key
+    )
+    with ObjectStore(location, f"test-{os.getpid()}-payer") as store:
+        store.ensure_bucket()
+        assert store.put_new("bronze/one", b"1", {})
+        assert store.get("bronze/one") == b"1"
 
 
 def test_a_server_that_is_gone_is_said_by_boto3():
