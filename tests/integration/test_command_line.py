@@ -12,7 +12,7 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -272,6 +272,26 @@ def graphql(command: CommandLine, query: str, **variables: object) -> dict:
     ).raise_for_status()
     assert "errors" not in reply.json(), reply.json()["errors"]
     return reply.json()["data"]
+
+
+def launch_refresh(command: CommandLine, *tickers: str, assets: Sequence[str] = ()) -> str:
+    """Launch a refresh as the UI does, of all assets or of some, and return the id of its run."""
+    run_config, tags = refresh_run(tickers, command.succeed("tickers", "list").split())
+    return graphql(
+        command,
+        "mutation ($p: ExecutionParams!) {launchRun(executionParams: $p) "
+        "{__typename ... on LaunchRunSuccess {run {runId}} ... on PythonError {message}}}",
+        p={
+            "selector": {
+                "repositoryName": "__repository__",
+                "repositoryLocationName": "stocks_assets",
+                "jobName": "refresh",
+                "assetSelection": [{"path": asset.split("/")} for asset in assets] or None,
+            },
+            "runConfigData": run_config,
+            "executionMetadata": {"tags": [{"key": k, "value": v} for k, v in tags.items()]},
+        },
+    )["launchRun"]["run"]["runId"]
 
 
 # The demo
@@ -540,22 +560,7 @@ def test_a_killed_run_does_not_hold_its_place_in_the_queue(served):
 
 
 def test_a_run_whose_process_was_killed_is_started_again_by_itself(served):
-    tickers = served.succeed("tickers", "list").split()
-    run_config, tags = refresh_run(tickers, tickers)
-    launched = graphql(
-        served,
-        "mutation ($p: ExecutionParams!) {launchRun(executionParams: $p) "
-        "{__typename ... on LaunchRunSuccess {run {runId}} ... on PythonError {message}}}",
-        p={
-            "selector": {
-                "repositoryName": "__repository__",
-                "repositoryLocationName": "stocks_assets",
-                "jobName": "refresh",
-            },
-            "runConfigData": run_config,
-            "executionMetadata": {"tags": [{"key": k, "value": v} for k, v in tags.items()]},
-        },
-    )["launchRun"]["run"]["runId"]
+    launched = launch_refresh(served, *served.succeed("tickers", "list").split())
 
     def runs():
         found = graphql(

