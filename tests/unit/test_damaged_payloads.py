@@ -14,7 +14,7 @@ from itertools import pairwise
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from stocks_assets.domain import calendar
@@ -315,22 +315,32 @@ def events(draw):
 
 
 def actions(lines, ex_date, amount):
-    """The amounts on each ex-date, each once, and how many lines are bad."""
-    good, bad = {}, 0
+    """The amounts on each ex-date, each once, and how many lines are bad.
+
+    Lines that are bad for their day alone are one like good ones: the same line twice, and
+    dividends of one day.
+    """
+    good, bad, of_days = {}, 0, set()
     for line in lines:
         fields = line if isinstance(line, dict) else {}
         on, value = day(fields.get(ex_date)), numeral(fields.get(amount))
         in_a_year = TODAY.replace(year=TODAY.year + 1)
         is_ex_date = on is not None and on <= in_a_year and calendar.is_session(on)
-        if not is_ex_date or on.year < 1960 or value is None or value <= 0:
+        if on is None or value is None or value <= 0:
             bad += 1
+        elif not is_ex_date or on.year < 1960:
+            of_days.add((on, value if amount == "split_factor" else None))
         else:
             good.setdefault(on, {})[value] = None
-    return good, bad
+    return good, bad + len(of_days)
 
 
 @settings(max_examples=120, deadline=None)
 @given(events())
+@example(
+    ([], [{"effective_date": "2999-01-04", "split_factor": text} for text in ["9", "10", "10"]])
+)
+@example(([{"ex_dividend_date": "2999-01-04", "amount": text} for text in ["1", "2"]], []))
 def test_each_good_action_is_loaded_and_each_bad_line_rejected(case):
     dividends, splits = case
     payloads = {
