@@ -634,15 +634,16 @@ class _Loading:
             progress.rejected |= rejected
             keys = _texts(progress.state)
             load = _describe(ticker, keys, shaped, self.table)
+            # An object may have but the newest rows, or a month, of what the table has by now.
+            extent = extents.get(ticker)
+            if extent is not None:
+                load = replace(load, first_date=extent.first_date, last_date=extent.last_date)
+            stored = counts.get(ticker, 0) if extent is None else extent.row_count
             if self.table.is_in_parts:
-                count = sum(len(progress.rejected.get(key, ())) for key in keys)
-                of_parts = extents[ticker]._asdict() if ticker in extents else {}
-                load = replace(load, rejected_count=count, **of_parts)
+                rejected_count = sum(len(progress.rejected.get(key, ())) for key in keys)
+                load = replace(load, rejected_count=rejected_count, row_count=stored)
             if not self.table.is_of_market:
-                extent = extents.get(ticker)
-                load = replace(load, stored_count=extent[0] if extent else counts.get(ticker, 0))
-                if extent:
-                    load = replace(load, first_date=extent.first_date, last_date=extent.last_date)
+                load = replace(load, stored_count=stored)
             progress.load = load
             rows = [row for of_object in rejected.values() for row in of_object]
             loaded.append(Loaded(load, list(rejected), rows))

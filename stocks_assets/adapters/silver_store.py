@@ -236,9 +236,11 @@ class SilverStore:
         assert table.date_column is not None
         with self._warehouse.connect() as connection:
             rows = connection.execute(
+                # Ticker by ticker through the key: the planner might read the whole table.
                 SQL(
-                    "select ticker, count(*), min({date}), max({date}) from {table} "
-                    "where ticker = any(%s) group by ticker"
+                    "select ticker, found.* from unnest(%s::text[]) as asked (ticker) "
+                    "cross join lateral (select count(*), min({date}), max({date}) from {table} "
+                    "  as rows where rows.ticker = asked.ticker) as found where count > 0"
                 ).format(
                     date=Identifier(table.date_column),
                     table=Identifier(self._schema, table.name),

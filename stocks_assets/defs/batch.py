@@ -186,15 +186,13 @@ def _to_the_last(
                 seen.add(result.ticker)
             yield result
     except Exception as error:
-        if is_deferred(context) and not is_tried_again(context, error):
-            asset = context.asset_key.to_user_string()
-            reason = "the step ended before it was done"
-            try:
-                write_failed(
-                    context, [Failure(asset, ticker, reason) for ticker in {*left()} - seen]
-                )
-            except Exception as another:  # noqa: BLE001 # what broke the step may break this
-                error.add_note(f"what was left to do is not marked as failed: {another}")
+        if is_deferred(context):
+            asset, reason = context.asset_key.to_user_string(), "the step ended before it was done"
+            mark_left(
+                context,
+                error,
+                lambda: [Failure(asset, ticker, reason) for ticker in {*left()} - seen],
+            )
         raise
     finally:
         write_together(context, ready)
@@ -229,6 +227,18 @@ def write_failed(context: dg.AssetExecutionContext, failures: Sequence[Failure])
             f"{failure.asset} {failure.ticker or 'of the market'} failed: {failure.reason}",
             DagsterEventBatchMetadata(batch, number == len(failures)),
         )
+
+
+def mark_left(
+    context: dg.AssetExecutionContext, error: Exception, left: Callable[[], Sequence[Failure]]
+) -> None:
+    """Mark what a step that breaks with `error` was still to do, unless it has another try."""
+    if is_tried_again(context, error):
+        return
+    try:
+        write_failed(context, left())
+    except Exception as another:  # noqa: BLE001 # what broke the step may break this
+        error.add_note(f"what was left to do is not marked as failed: {another}")
 
 
 def _judge(

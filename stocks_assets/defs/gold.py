@@ -43,14 +43,14 @@ from stocks_assets.adapters.warehouse import Failure, Warehouse
 from stocks_assets.defs.batch import (
     Batch,
     is_deferred,
+    mark_left,
     names_tickers,
     tickers_of,
-    write_failed,
     write_together,
 )
 from stocks_assets.defs.bronze import OWNERS
 from stocks_assets.defs.partitions import TICKERS
-from stocks_assets.defs.retries import is_tried_again, retried
+from stocks_assets.defs.retries import retried
 from stocks_assets.domain.headlines import cell
 
 # Where many tickers share one text in the UI, the first few have their rows in it.
@@ -266,19 +266,16 @@ def _recorded(
                 left.discard(key)
             yield event
     except Exception as error:
-        if not is_tried_again(context, error):
-            reason = "dbt did not come to it, or failed at it"
-            try:
-                write_failed(
-                    context,
-                    [
-                        Failure(key.to_user_string(), partition or "", reason)
-                        for key in left
-                        for partition in _partitions(context, key, told_of(key))
-                    ],
-                )
-            except Exception as another:  # noqa: BLE001 # what broke the step may break this
-                error.add_note(f"what was left to do is not marked as failed: {another}")
+        reason = "dbt did not come to it, or failed at it"
+        mark_left(
+            context,
+            error,
+            lambda: [
+                Failure(key.to_user_string(), partition or "", reason)
+                for key in left
+                for partition in _partitions(context, key, told_of(key))
+            ],
+        )
         raise
 
 

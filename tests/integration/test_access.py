@@ -4,13 +4,13 @@ import io
 import json
 from datetime import UTC, date, datetime
 
-import boto3
 import dagster as dg
 import duckdb
 import polars as pl
 import psycopg
 import pytest
 from conftest import materializations
+from outside import s3_client
 from polars.testing import assert_frame_equal
 from psycopg import sql
 
@@ -414,13 +414,7 @@ def in_duckdb(store: ObjectStore, folder, table):
     To read from S3 itself it would have to load an extension off the network.
     """
     location = store._location
-    client = boto3.client(
-        "s3",
-        endpoint_url=location.endpoint_url,
-        aws_access_key_id=location.access_key_id,
-        aws_secret_access_key=location.secret_access_key,
-        region_name="us-east-1",
-    )
+    client = s3_client(location.endpoint_url, location.access_key_id, location.secret_access_key)
     for entry in store.entries(f"gold/{table}/"):
         path = folder / entry.key
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -25,6 +25,7 @@ import polars as pl
 import psutil
 import psycopg
 import pytest
+from outside import s3_client
 from psycopg import sql
 
 from stocks_assets.defs.jobs import refresh_run
@@ -248,12 +249,8 @@ def contents(command: CommandLine) -> tuple[dict[str, list], list[tuple]]:
                     sql.Identifier(schema, table)
                 )
             ).fetchall()
-    s3 = boto3.client(
-        "s3",
-        endpoint_url=status["s3_endpoint_url"],
-        aws_access_key_id=status["aws_access_key_id"],
-        aws_secret_access_key=status["aws_secret_access_key"],
-        region_name="us-east-1",
+    s3 = s3_client(
+        status["s3_endpoint_url"], status["aws_access_key_id"], status["aws_secret_access_key"]
     )
     listing = s3.list_objects_v2(Bucket=status["bucket"])
     s3.close()

@@ -17,13 +17,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import boto3
 import httpx
 import psutil
 import psycopg
 import pytest
 import yaml
 from image import Image, build
+from outside import s3_client
 
 from stocks_assets.domain.sample_market import SampleMarket
 from stocks_assets.settings import PROJECT_ROOT
@@ -192,12 +192,8 @@ def compose(image: Image, servers: Endpoints, folder: Path) -> Iterator[Compose]
         "--host 0.0.0.0": "--host 127.0.0.1",
         "--port 3000": f"--port {ui}",
     }
-    admin = boto3.client(
-        "s3",
-        endpoint_url=servers.s3_endpoint_url,
-        aws_access_key_id=servers.aws_access_key_id,
-        aws_secret_access_key=servers.aws_secret_access_key,
-        region_name="us-east-1",
+    admin = s3_client(
+        servers.s3_endpoint_url, servers.aws_access_key_id, servers.aws_secret_access_key
     )
     for bucket in ("stocks-raw", "stocks-curated"):
         admin.create_bucket(Bucket=bucket)

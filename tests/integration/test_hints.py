@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from urllib.parse import quote
 
-import boto3
 import httpx
 import psycopg
 import pytest
 from conftest import World
+from outside import s3_client
 
 from stocks_assets.adapters.bronze import BronzeStore
 from stocks_assets.adapters.hook import PATH
@@ -150,13 +150,7 @@ def watch(world, warehouse, seaweedfs) -> Iterator[Watch]:
 
 def put(location: S3Location, one: BronzeKey, body: bytes) -> None:
     """Put an object there, as somebody with an S3 client of their own."""
-    client = boto3.client(
-        "s3",
-        endpoint_url=location.endpoint_url,
-        aws_access_key_id=location.access_key_id,
-        aws_secret_access_key=location.secret_access_key,
-        region_name="us-east-1",
-    )
+    client = s3_client(location.endpoint_url, location.access_key_id, location.secret_access_key)
     client.put_object(Bucket=BUCKET, Key=str(one), Body=gzip.compress(body, mtime=0))
     client.close()
 

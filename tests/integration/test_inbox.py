@@ -10,11 +10,11 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
-import boto3
 import dagster as dg
 import polars as pl
 import pytest
 from botocore.exceptions import ClientError
+from outside import s3_client
 
 from stocks_assets.adapters import silver
 from stocks_assets.adapters.bronze import BronzeStore
@@ -67,12 +67,8 @@ def person(servers, store) -> Iterator[Person]:
 
 
 def person_at(servers, store):
-    client = boto3.client(
-        "s3",
-        endpoint_url=servers.s3_endpoint_url,
-        aws_access_key_id=servers.aws_access_key_id,
-        aws_secret_access_key=servers.aws_secret_access_key,
-        region_name="us-east-1",
+    client = s3_client(
+        servers.s3_endpoint_url, servers.aws_access_key_id, servers.aws_secret_access_key
     )
     return Person(client, store.bucket)
 

@@ -131,8 +131,9 @@ def test_a_day_asks_for_the_newest_bars_and_for_all_where_an_action_restated_the
     # Of what did not go on, nothing is kept.
     new = {key for key in set(world.objects()) - objects if "/daily_bars/" in key}
     assert len(new) == 2
-    actions = world.query("select ticker, ex_date from silver.corporate_actions")
-    assert not actions.is_empty()
+    actions = world.query("select ticker, ex_date from silver.corporate_actions").rows()
+    assert (restated, LAST_DAY) in actions
+    assert (quiet, LAST_DAY) not in actions
 
 
 def test_what_did_not_go_on_is_asked_for_as_a_whole_until_it_comes(world, premium):
