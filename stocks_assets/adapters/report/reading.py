@@ -91,8 +91,8 @@ _DIFFERENCES = """
     from gold.recon_adjusted_close where ticker = any(%s) order by ticker, session_date desc
 """
 _LOADS = """
-    select ticker, table_name, coalesce(stored_count, row_count) as row_count, first_date, last_date,
-        loaded_at, bronze_keys
+    select ticker, table_name, coalesce(stored_count, row_count) as row_count,
+        first_date, last_date, loaded_at, bronze_keys
     from ops.silver_loads where ticker = any(%s) order by ticker, table_name
 """
 _FETCHES = """
