@@ -21,6 +21,7 @@ from stocks_assets.defs import (
     launch,
     rebuild,
     universe,
+    upkeep,
 )
 from stocks_assets.defs.bronze import bronze_assets
 from stocks_assets.defs.gold import gold_assets
@@ -83,12 +84,14 @@ def build_defs(
             rebuild.rebuild_job,
             extras.prove_job(gold),
             universe.universe_job,
+            upkeep.prune_job,
         ],
         schedules=[
             jobs.after_the_close,
             catch_up.catch_up,
             extras.every_week,
             extras.every_month,
+            upkeep.every_session,
         ],
         sensors=[
             inbox.files_dropped,

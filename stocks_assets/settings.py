@@ -145,6 +145,7 @@ class Settings(BaseSettings):
     tolerated_rejected_share: float = Field(
         0.01, validation_alias="STOCKS_TOLERATED_REJECTED_SHARE", ge=0, le=1
     )
+    event_days: int = Field(30, validation_alias="STOCKS_EVENT_DAYS", ge=1, le=36500)
     reports_kept: int = Field(30, validation_alias="STOCKS_REPORTS_KEPT", ge=1)
     ui_charts: bool = Field(True, validation_alias="STOCKS_UI_CHARTS")
     late_days: int = Field(3, validation_alias="STOCKS_LATE_DAYS", ge=0, le=3650)

@@ -11,13 +11,21 @@ run has ended as failed, it counts the partition as failed, until it is made aga
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
 import dagster as dg
+from dagster._core.definitions.data_version import (
+    CODE_VERSION_TAG,
+    DEFAULT_DATA_VERSION,
+    NULL_EVENT_POINTER,
+    extract_data_version_from_entry,
+    get_input_data_version_tag,
+    get_input_event_pointer_tag,
+)
 from dagster._core.events import (
     AssetMaterializationPlannedData,
     DagsterEvent,
@@ -40,6 +48,7 @@ _SHOWN = 50
 _SECONDS_TOGETHER = 1.0
 
 Event = dg.AssetMaterialization | dg.MaterializeResult[Any]
+AnyContext = dg.AssetExecutionContext | dg.OpExecutionContext
 
 
 class Batch(dg.ConfigurableResource[Any]):
@@ -110,6 +119,41 @@ def valid_and_not(tickers: Sequence[str]) -> tuple[list[str], list[Failed]]:
     return valid, failed
 
 
+def made_from(context: AnyContext, inputs: Collection[dg.AssetKey]) -> Mapping[str, str]:
+    """Return the tags that Dagster tells by whether what a step makes is behind its `inputs`.
+
+    Without them it goes by the times of events: what was asked for again and found to be as it was
+    would then leave all that was made of it "unsynced". They point at the newest event of each
+    input as the step begins, whichever partition that is of; a later one counts where the data
+    version is another. It is of use only where each event of the inputs has its data version.
+    """
+    records = {
+        record.asset_entry.asset_key: record.asset_entry.last_materialization_record
+        for record in context.instance.get_asset_records(list(inputs))
+    }
+    tags = {CODE_VERSION_TAG: context.run.run_id}
+    for key in sorted(inputs):
+        newest = records.get(key)
+        version = newest and extract_data_version_from_entry(newest.event_log_entry)
+        tags[get_input_data_version_tag(key)] = (version or DEFAULT_DATA_VERSION).value
+        tags[get_input_event_pointer_tag(key)] = (
+            str(newest.storage_id) if newest else NULL_EVENT_POINTER
+        )
+    return tags
+
+
+def materialization(
+    key: dg.AssetKey, done: Done, inputs: Mapping[str, str]
+) -> dg.AssetMaterialization:
+    """Return the event of what is done; `inputs` are tags that say what it was `made_from`."""
+    return dg.AssetMaterialization(
+        asset_key=key,
+        partition=done.ticker or None,
+        metadata=done.metadata,
+        tags={**inputs, DATA_VERSION: done.data_version},
+    )
+
+
 def record(
     context: dg.AssetExecutionContext,
     warehouse: Warehouse,
@@ -117,12 +161,14 @@ def record(
     *,
     expected: int,
     left: Callable[[], Iterable[str]] = tuple,
+    inputs: Mapping[str, str] | None = None,
 ) -> Iterator[Event]:
     """Turn results into the events of their partitions, as they come, a second's worth or more.
 
     What the source has nothing of is recorded as such, so that what follows does not wait for it.
     A ticker that has to wait, as no call is left for it, has no event: nothing failed. Where the
-    results break off, those of the tickers `left` that had none have failed.
+    results break off, those of the tickers `left` that had none have failed. `inputs` are tags that
+    say what all of it was `made_from`.
 
     Raises:
         dagster.RetryRequested: something failed that may pass by itself, and there are tries left.
@@ -155,13 +201,7 @@ def record(
                 metadata=done.metadata, data_version=dg.DataVersion(done.data_version)
             )
         else:
-            materialization = dg.AssetMaterialization(
-                asset_key=context.asset_key,
-                partition=done.ticker or None,
-                metadata=done.metadata,
-                tags={DATA_VERSION: done.data_version},
-            )
-            ready.append(materialization)
+            ready.append(materialization(context.asset_key, done, inputs or {}))
         if time.monotonic() - since > _SECONDS_TOGETHER:
             write_together(context, ready)
             since = time.monotonic()
@@ -198,13 +238,13 @@ def _to_the_last(
         write_together(context, ready)
 
 
-def write_together(context: dg.AssetExecutionContext, ready: list[dg.AssetMaterialization]) -> None:
+def write_together(context: AnyContext, ready: list[dg.AssetMaterialization]) -> None:
     """Write the events and empty the list; yielded, each would be two transactions of its own."""
     batch = str(uuid4())
-    for number, materialization in enumerate(ready, start=1):
+    for number, made in enumerate(ready, start=1):
         DagsterEvent.asset_materialization(
             context.get_step_execution_context(),
-            materialization,
+            made,
             DagsterEventBatchMetadata(batch, number == len(ready)),
         )
     ready.clear()

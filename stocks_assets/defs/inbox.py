@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
+from dagster._core.definitions.data_version import DEFAULT_DATA_VERSION
 
 from stocks_assets.adapters.inbox import Inbox, Left, Outcome, Quarantined, Taken, digest
 from stocks_assets.adapters.warehouse import Failure, Warehouse
@@ -54,7 +55,11 @@ def bronze_inbox(
                 metadata={"failed": failure_table(failures)},
                 allow_retries=False,
             )
-    yield dg.MaterializeResult() if deferred else dg.MaterializeResult(metadata=metadata)
+    if deferred:
+        yield dg.MaterializeResult()
+    else:
+        # Always the same: it is the objects of a ticker that its tables can be behind.
+        yield dg.MaterializeResult(metadata=metadata, data_version=DEFAULT_DATA_VERSION)
 
 
 def describe(outcomes: Sequence[Outcome], tickers: Iterable[str]) -> Mapping[str, Any]:

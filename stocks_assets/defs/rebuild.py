@@ -9,10 +9,18 @@ from stocks_assets.adapters import silver
 from stocks_assets.adapters.bronze import BronzeStore, Failed
 from stocks_assets.adapters.silver import Loaded
 from stocks_assets.adapters.warehouse import Failure, Warehouse
-from stocks_assets.defs.batch import failure_table, valid_and_not
+from stocks_assets.defs.batch import (
+    failure_table,
+    made_from,
+    materialization,
+    valid_and_not,
+    write_together,
+)
+from stocks_assets.defs.silver import charts, describe, inputs_of
 from stocks_assets.defs.universe import universe
 from stocks_assets.domain.datasets import MARKET
 from stocks_assets.domain.payloads import SILVER_TABLES
+from stocks_assets.settings import read_settings
 
 REBUILD = "rebuild_silver"
 
@@ -52,15 +60,27 @@ def rebuild_tables(
     if invalid:
         reasons = "; ".join(failed.reason for failed in invalid)
         raise dg.Failure(reasons, allow_retries=False)
-    tickers = config.tickers or universe(context.instance)
+    of_universe = universe(context.instance)
+    known, ui_charts = set(of_universe), read_settings().ui_charts
+    tickers = config.tickers or of_universe
     counts: dict[str, Any] = {}
     failures: list[Failure] = []
     found: set[str] = set()
     for name in config.tables or SILVER_TABLES:
         table = SILVER_TABLES[name]
+        inputs = made_from(context, inputs_of(table))
         results = list(
             silver.rebuild(bronze, warehouse, table, [MARKET] if table.is_of_market else tickers)
         )
+        with charts(warehouse, table, is_wanted=ui_charts) as chart:
+            shown = [
+                materialization(
+                    dg.AssetKey(["silver", name]), describe(bronze, result, chart), inputs
+                )
+                for result in results
+                if isinstance(result, Loaded) and (table.is_of_market or result.ticker in known)
+            ]
+        write_together(context, shown)
         counts[name] = sum(r.load.row_count for r in results if isinstance(r, Loaded))
         found.update(result.ticker for result in results)
         failures += [

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,6 +19,7 @@ from stocks_assets.defs.batch import (
     Done,
     Event,
     is_deferred,
+    made_from,
     record,
     tickers_of,
     valid_and_not,
@@ -58,13 +59,11 @@ def silver_asset(
 ) -> dg.AssetsDefinition:
     """Return the asset that loads `table`; with `ui_charts` the UI shows its bars as a picture."""
     is_of_market = all(dataset.is_of_market for dataset in table.inputs)
+    inputs = inputs_of(table)
 
     @dg.asset(
         key=["silver", table.name],
-        deps={
-            INBOX_KEY if dataset.name in DROPPED else dg.AssetKey(["bronze", dataset.name])
-            for dataset in table.inputs
-        },
+        deps=inputs,
         description=_DESCRIPTIONS[table.name],
         group_name="silver",
         kinds=KINDS,
@@ -97,11 +96,9 @@ def silver_asset(
 
         def results() -> Iterator[Done | Skipped | Failed | Waiting]:
             yield from invalid
-            is_charted = ui_charts and table.name in CHARTED
-            charts = bar_charts(warehouse, table.name) if is_charted else nullcontext()
-            with charts as chart:
+            with charts(warehouse, table, is_wanted=ui_charts) as chart:
                 for result in loaded:
-                    yield _describe(bronze, result, chart) if isinstance(result, Loaded) else result
+                    yield describe(bronze, result, chart) if isinstance(result, Loaded) else result
 
         yield from record(
             context,
@@ -111,14 +108,33 @@ def silver_asset(
             left=lambda: warehouse.tickers_behind_in_silver(
                 valid, [(table.name, dataset.name) for dataset in table.inputs]
             ),
+            inputs=made_from(context, inputs),
         )
 
     return load
 
 
-def _describe(
+def inputs_of(table: SilverTable) -> set[dg.AssetKey]:
+    """Return the assets that a table is made from."""
+    return {
+        INBOX_KEY if dataset.name in DROPPED else dg.AssetKey(["bronze", dataset.name])
+        for dataset in table.inputs
+    }
+
+
+def charts(
+    warehouse: Warehouse, table: SilverTable, *, is_wanted: bool
+) -> AbstractContextManager[Callable[[str], str | None] | None]:
+    """Have something that draws a ticker's bars, or None where there are none to draw."""
+    return (
+        bar_charts(warehouse, table.name) if is_wanted and table.name in CHARTED else nullcontext()
+    )
+
+
+def describe(
     bronze: BronzeStore, loaded: Loaded, chart: Callable[[str], str | None] | None
 ) -> Done:
+    """Return what the UI shows of a load."""
     load = loaded.load
     rows = load.row_count if load.stored_count is None else load.stored_count
     keys = [BronzeKey.parse(key) for key in load.bronze_keys]

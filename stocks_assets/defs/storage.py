@@ -8,19 +8,26 @@ which partitions are made; and of either kind the statement is made once, not an
 
 Its columns have no time zone: written in another one than UTC, they are hours off when Dagster
 reads or compares them.
+
+Dagster keeps each event for ever, or forgets a run with all that it was the last to make. Here the
+old events go that nothing shown of an asset rests on.
 """
 
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Self
 
 import dagster as dg
 from dagster._core.events import ASSET_CHECK_EVENTS
+from dagster._core.storage.dagster_run import FINISHED_STATUSES
 from dagster._core.storage.event_log.schema import SqlEventLogStorageTable
 from dagster._serdes import ConfigurableClassData
 from dagster_postgres import DagsterPostgresStorage, PostgresEventLogStorage
 from dagster_postgres.utils import pg_url_from_config
 from sqlalchemy import event as listeners
+from sqlalchemy import text
 
 # Each process that opens the instance learns here what ranges of tickers stand for.
 import stocks_assets.defs.partitions  # noqa: F401
@@ -33,6 +40,118 @@ _OF_PARTITIONS = (
     dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED,
     dg.DagsterEventType.ASSET_MATERIALIZATION,
 )
+
+# So many events are looked at in one transaction.
+_LOOKED_AT = 20_000
+
+# Ids rise with time, and what stays of old events is little: it is read from the start.
+_FIRST_KEPT = text("select id from event_logs where timestamp >= :before order by id limit 1")
+_NEXT_WINDOW = text(
+    "select id from event_logs where id >= :low and id < :end order by id offset :count limit 1"
+)
+# An asset without partitions has events whose partition is null, which no index finds by `=`.
+_PRUNE = text(
+    """
+    with old as materialized (
+        select id, run_id, asset_key, partition, dagster_event_type as kind,
+            (
+                select value from asset_event_tags
+                where event_id = event_logs.id and key = 'dagster/data_version' limit 1
+            ) as version
+        from event_logs where id >= :low and id < :high
+    ), judged as (
+        select old.id, old.run_id,
+            case when old.asset_key is null then not exists (
+                select from runs
+                where runs.run_id = old.run_id and not runs.status = any(:finished)
+            )
+            else (newest.id > old.id or made.id > old.id) and (
+                old.version is null
+                or old.version is distinct from (
+                    select value from asset_event_tags
+                    where event_id = newest.id and key = 'dagster/data_version' limit 1
+                )
+                or old.version = (
+                    select value from asset_event_tags
+                    where event_id = earlier.id and key = 'dagster/data_version' limit 1
+                )
+            ) end as is_needless
+        from old
+        left join lateral (
+            (
+                select id from event_logs as other
+                where asset_key = old.asset_key and dagster_event_type = old.kind
+                    and partition = old.partition
+                order by id desc limit 1
+            )
+            union all
+            (
+                select id from event_logs as other
+                where old.partition is null and asset_key = old.asset_key
+                    and dagster_event_type = old.kind and partition is null
+                order by id desc limit 1
+            )
+        ) as newest on true
+        left join lateral (
+            (
+                select id from event_logs as other
+                where asset_key = old.asset_key and dagster_event_type = old.kind
+                    and partition = old.partition and id < old.id
+                order by id desc limit 1
+            )
+            union all
+            (
+                select id from event_logs as other
+                where old.partition is null and asset_key = old.asset_key
+                    and dagster_event_type = old.kind and partition is null and id < old.id
+                order by id desc limit 1
+            )
+        ) as earlier on old.version is not null
+        left join lateral (
+            (
+                select id from event_logs as other
+                where asset_key = old.asset_key and dagster_event_type = 'ASSET_MATERIALIZATION'
+                    and partition = old.partition
+                order by id desc limit 1
+            )
+            union all
+            (
+                select id from event_logs as other
+                where old.partition is null and asset_key = old.asset_key
+                    and dagster_event_type = 'ASSET_MATERIALIZATION' and partition is null
+                order by id desc limit 1
+            )
+        ) as made on old.kind = 'ASSET_MATERIALIZATION_PLANNED'
+    ), gone as (
+        delete from event_logs using judged where event_logs.id = judged.id and is_needless
+        returning event_logs.id, judged.run_id
+    ), untagged as (
+        delete from asset_event_tags using gone where event_id = gone.id
+    )
+    select count(*), coalesce(array_agg(distinct run_id), array[]::text[]) from gone
+    """
+)
+# The last of each check is what the UI shows of it.
+_PRUNE_CHECKS = text(
+    """
+    delete from asset_check_executions as old
+    where create_timestamp < :before and exists (
+        select from asset_check_executions as newer
+        where newer.asset_key = old.asset_key and newer.check_name = old.check_name
+            and newer.partition is not distinct from old.partition and newer.id > old.id
+            and newer.execution_status <> 'PLANNED'
+    )
+    """
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """How many events are gone, and the runs that they were of."""
+
+    events: int
+    checks: int
+    run_ids: frozenset[str]
 
 
 class BatchingEventLog(PostgresEventLogStorage):
@@ -65,6 +184,37 @@ class BatchingEventLog(PostgresEventLogStorage):
             self._store_asset_event_tags(connection, others, ids)
             for event, number in last.values():
                 self._store_asset_event(connection, event, number)
+
+    def prune(self, before: datetime) -> Pruned:
+        """Remove the events from before that time, but for what the state of an asset rests on.
+
+        Of each partition, or asset that has none, the last event of each kind stays, whatever its
+        age: by it Dagster knows when and by which run it was made, or failed. So does the first one
+        with the data version that it still has, by which what is made of it is found up to date.
+        Events that are of no asset are the log of a run; they stay while the run is not over.
+        """
+        removed = low = 0
+        runs = set[str]()
+        moment = before.astimezone(UTC).replace(tzinfo=None)
+        finished = [status.value for status in FINISHED_STATUSES]
+        with self._connect() as connection:
+            end = connection.execute(_FIRST_KEPT, {"before": moment}).scalar()
+            if end is None:
+                end = connection.execute(
+                    text("select coalesce(max(id), 0) + 1 from event_logs")
+                ).scalar_one()
+        while low < end:
+            with self.index_transaction() as connection:
+                window = {"low": low, "end": end, "count": _LOOKED_AT}
+                high = connection.execute(_NEXT_WINDOW, window).scalar() or end
+                bounds = {"low": low, "high": high, "finished": finished}
+                gone = connection.execute(_PRUNE, bounds).one()
+            removed += gone[0]
+            runs.update(gone[1])
+            low = high
+        with self.index_transaction() as connection:
+            checks = connection.execute(_PRUNE_CHECKS, {"before": moment}).rowcount
+        return Pruned(removed, checks, frozenset(runs))
 
 
 def _use_utc(connection: Any, _: object) -> None:  # noqa: ANN401 # psycopg2's own

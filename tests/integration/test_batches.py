@@ -8,14 +8,17 @@ import time
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 
 import dagster as dg
 import psycopg
 import pytest
 from botocore.exceptions import ClientError
+from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
+from dagster._core.loader import LoadingContextForTest
 from dagster._core.storage.partition_status_cache import get_and_update_asset_status_cache_value
 from dagster._daemon.monitoring.run_monitoring import monitor_started_run
+from sqlalchemy import text
 
 from stocks_assets.adapters.backlog import find_behind, make_backlog
 from stocks_assets.adapters.bronze import BronzeStore
@@ -27,6 +30,9 @@ from stocks_assets.defs.jobs import REFRESH, refresh_runs
 from stocks_assets.defs.launch import PROCESS_TAG, Watch, WatchedRunLauncher
 from stocks_assets.defs.partitions import TICKERS as PARTITIONS
 from stocks_assets.defs.partitions import tags_of
+from stocks_assets.defs.rebuild import REBUILD
+from stocks_assets.defs.storage import Pruned
+from stocks_assets.defs.upkeep import PRUNE
 from stocks_assets.domain.datasets import Call
 from stocks_assets.domain.outcomes import TransportFailed, UnknownSymbol
 from stocks_assets.domain.planner import Allowance
@@ -185,6 +191,156 @@ def test_a_ticker_that_worked_before_shows_as_failed_until_it_works_again(server
         source.broken = set()
         assert world.refresh(source, tickers).success
         assert set(shown(world).values()) == {all_done}
+
+
+def unsynced(world, tickers):
+    """Return which partitions of silver the UI shows as behind what they are made from."""
+    graph = world.definitions(Breaking()).resolve_asset_graph()
+    resolver = CachingStaleStatusResolver(
+        world.instance, graph, LoadingContextForTest(world.instance)
+    )
+    return {
+        (key.path[-1], ticker)
+        for key in graph.materializable_asset_keys
+        if key.path[0] == "silver" and graph.get(key).is_partitioned
+        for ticker in tickers
+        if resolver.get_status(key, ticker) == StaleStatus.STALE
+    }
+
+
+def test_a_table_is_unsynced_where_it_is_behind_its_objects_and_not_where_they_are_as_before(
+    servers, world
+):
+    tickers = TICKERS[:3]
+    with kept_in_postgres(servers) as world.instance:
+        world.add(*tickers)
+        source = Breaking()
+        assert world.refresh(source, tickers, layers=LAYERS).success
+        assert unsynced(world, tickers) == set()
+        # Asked for again by name, which writes of bronze anew; there is nothing new.
+        assert world.refresh(source, tickers, layers=("bronze",)).success
+        for event in world.instance.fetch_materializations(
+            dg.AssetKey(["bronze", "daily_bars"]), limit=3
+        ).records:
+            assert event.partition_key in tickers
+            world.instance.report_runless_asset_event(event.asset_materialization)
+        assert unsynced(world, tickers) == set()
+
+        source.day = date(2026, 11, 23)
+        assert world.refresh(source, tickers[:2], layers=("bronze",)).success
+        behind = unsynced(world, tickers)
+        assert {ticker for table, ticker in behind if table == "daily_bars"} == set(tickers[:2])
+        assert world.refresh(source, tickers[:2], layers=("silver",)).success
+        assert unsynced(world, tickers) == set()
+
+        # What is built anew from bronze alone is recorded as what a refresh loads.
+        source.day = date(2026, 11, 24)
+        assert world.refresh(source, tickers[:2], layers=("bronze",)).success
+        assert {("daily_bars", ticker) for ticker in tickers[:2]} <= unsynced(world, tickers)
+        shown = metadata_by_ticker(world, "silver/daily_bars")
+        rebuilt = world.definitions(source).resolve_job_def(REBUILD)
+        assert rebuilt.execute_in_process(instance=world.instance).success
+        assert unsynced(world, tickers) == set()
+        anew = metadata_by_ticker(world, "silver/daily_bars")
+        for ticker in tickers:
+            last = str(source.day if ticker in tickers[:2] else DAY)
+            assert anew[ticker].metadata["last_session"].value == last
+            assert anew[ticker].metadata.keys() >= {"chart", "objects", "rejected_rows"}
+            assert anew[ticker] != shown[ticker]
+
+
+def events_of(world):
+    """Return all of Dagster's events, as ids of what they are about."""
+    with world.instance.event_log_storage.index_connection() as connection:
+        rows = connection.execute(
+            text("select id, run_id, dagster_event_type, asset_key, partition from event_logs")
+        ).all()
+        tags = connection.execute(text("select distinct event_id from asset_event_tags")).scalars()
+        assert set(tags) <= {row.id for row in rows}, "tags of an event that is gone"
+    return {row.id: row for row in rows}
+
+
+def age(world, ids, days):
+    with world.instance.event_log_storage.index_transaction() as connection:
+        for table, key in (
+            ("event_logs", "id"),
+            ("asset_check_executions", "evaluation_event_storage_id"),
+        ):
+            column = "timestamp" if table == "event_logs" else "create_timestamp"
+            connection.execute(
+                text(
+                    f"update {table} set {column} = {column} - make_interval(days => :days) "
+                    f"where {key} = any(:ids)"
+                ),
+                {"days": days, "ids": list(ids)},
+            )
+
+
+def newest_of(world, tickers):
+    """Return what the UI shows of each asset and check: the last event, and its version."""
+    graph = world.definitions(Breaking()).resolve_asset_graph()
+    events = {}
+    for key in graph.materializable_asset_keys:
+        for ticker in tickers if graph.get(key).is_partitioned else [None]:
+            made = world.instance.get_latest_data_version_record(key, partition_key=ticker)
+            events[key, ticker] = made and (made.storage_id, made.event_log_entry)
+    checks = world.instance.event_log_storage.get_latest_asset_check_execution_by_key(
+        list(graph.asset_check_keys)
+    )
+    return events, {key: (check.run_id, check.status) for key, check in checks.items()}
+
+
+def test_old_events_go_and_all_that_is_shown_of_assets_and_checks_stays(servers, world):
+    tickers = TICKERS[:3]
+    with kept_in_postgres(servers) as world.instance:
+        world.add(*tickers)
+        source = Breaking()
+        first = world.refresh(source, tickers)
+        assert first.success
+        # The second is of one ticker less, and the third fails at one more.
+        source.day = date(2026, 11, 23)
+        second = world.refresh(source, tickers[:2])
+        source.day, source.broken = date(2026, 11, 24), {tickers[0]}
+        third = world.refresh(source, tickers[:2])
+        going = world.instance.create_run_for_job(
+            world.definitions(source).resolve_job_def(REFRESH)
+        )
+        world.instance.report_engine_event("it waits", going)
+        old = events_of(world)
+        age(world, old, 40)
+        source.broken = {tickers[1]}
+        last = world.refresh(source, tickers[:2])
+        new = {number: row for number, row in events_of(world).items() if number not in old}
+        before = newest_of(world, tickers), shown(world), unsynced(world, tickers)
+        assert before[1]["bronze/daily_bars"].failed == {tickers[1]}
+
+        result = (
+            world.definitions(source)
+            .resolve_job_def(PRUNE)
+            .execute_in_process(instance=world.instance)
+        )
+        assert result.success
+        kept = events_of(world)
+        assert (newest_of(world, tickers), shown(world), unsynced(world, tickers)) == before
+        assert new.keys() <= kept.keys()
+        logs = {row.run_id for row in kept.values() if row.asset_key is None}
+        assert {last.run_id, going.run_id} <= logs
+        assert not {first.run_id, second.run_id, third.run_id} & logs
+        made = [
+            row
+            for number, row in kept.items()
+            if number in old and row.dagster_event_type == "ASSET_MATERIALIZATION"
+        ]
+        # Of the old events of a partition: the last where it is the last of all, and the first
+        # with its version.
+        most = Counter((row.asset_key, row.partition) for row in made)
+        assert max(most.values()) <= 2
+        assert {row.partition for row in made if "daily_bars" in row.asset_key} >= {tickers[2]}
+
+        # Again, there is nothing left to remove but the log of that run, which is new.
+        assert world.instance.event_log_storage.prune(datetime.now(UTC) - timedelta(days=30)) == (
+            Pruned(0, 0, frozenset())
+        )
 
 
 def refuse(world, table):

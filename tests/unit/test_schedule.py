@@ -10,6 +10,7 @@ from stocks_assets.defs.catch_up import catch_up
 from stocks_assets.defs.extras import every_month, every_week, of_month
 from stocks_assets.defs.jobs import NOTES_TAG, after_the_close
 from stocks_assets.defs.universe import Applied
+from stocks_assets.defs.upkeep import every_session
 from stocks_assets.domain.calendar import (
     ends_first_week,
     ends_week,
@@ -213,6 +214,14 @@ def test_a_proof_whatever_came_of_it_is_not_asked_for_again_but_one_never_submit
 def test_no_proof_is_made_up_on_a_day_without_a_session(proving, schedule):
     skipped = proof(schedule, proving, datetime(2026, 4, 3, 21, 30, tzinfo=NEW_YORK))
     assert "closed" in skipped.skip_message
+
+
+def test_events_are_removed_in_the_night_before_each_session():
+    nights = [datetime(2026, 4, day, 3, tzinfo=NEW_YORK) for day in (1, 2, 3, 6)]
+    with dg.instance_for_test() as instance:
+        asked = [proof(every_session, instance, night) for night in nights]
+    assert [isinstance(one, dg.RunRequest) for one in asked] == [True, True, False, True]
+    assert "closed on 2026-04-03" in asked[2].skip_message
 
 
 def test_where_nothing_is_built_nothing_is_proven():
