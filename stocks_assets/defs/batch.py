@@ -21,7 +21,6 @@ import dagster as dg
 from dagster._core.definitions.data_version import (
     CODE_VERSION_TAG,
     DEFAULT_DATA_VERSION,
-    NULL_EVENT_POINTER,
     extract_data_version_from_entry,
     get_input_data_version_tag,
     get_input_event_pointer_tag,
@@ -123,22 +122,23 @@ def made_from(context: AnyContext, inputs: Collection[dg.AssetKey]) -> Mapping[s
     """Return the tags that Dagster tells by whether what a step makes is behind its `inputs`.
 
     Without them it goes by the times of events: what was asked for again and found to be as it was
-    would then leave all that was made of it "unsynced". They point at the newest event of each
-    input as the step begins, whichever partition that is of; a later one counts where the data
-    version is another. It is of use only where each event of the inputs has its data version.
+    would then leave all that was made of it "unsynced". They point at the newest event there is,
+    whatever it is of; a later one of an input counts where the data version is another. So they are
+    to be had before the inputs are looked at, and are of use only where each event of the inputs
+    has its data version.
     """
+    newest = context.instance.event_log_storage.get_maximum_record_id()
     records = {
         record.asset_entry.asset_key: record.asset_entry.last_materialization_record
         for record in context.instance.get_asset_records(list(inputs))
     }
     tags = {CODE_VERSION_TAG: context.run.run_id}
     for key in sorted(inputs):
-        newest = records.get(key)
-        version = newest and extract_data_version_from_entry(newest.event_log_entry)
+        last = records.get(key)
+        version = last and extract_data_version_from_entry(last.event_log_entry)
         tags[get_input_data_version_tag(key)] = (version or DEFAULT_DATA_VERSION).value
-        tags[get_input_event_pointer_tag(key)] = (
-            str(newest.storage_id) if newest else NULL_EVENT_POINTER
-        )
+        # Of an input that has no event yet as well: pointed at nothing, none would ever count.
+        tags[get_input_event_pointer_tag(key)] = str(newest)
     return tags
 
 
@@ -162,10 +162,12 @@ def record(
     expected: int,
     left: Callable[[], Iterable[str]] = tuple,
     inputs: Mapping[str, str] | None = None,
+    version_of: Callable[[str], str | None] = lambda _: None,
 ) -> Iterator[Event]:
     """Turn results into the events of their partitions, as they come, a second's worth or more.
 
-    What the source has nothing of is recorded as such, so that what follows does not wait for it.
+    What the source has nothing of is recorded as such, so that what follows does not wait for it;
+    `version_of` says which data version that leaves a ticker with, if it had something before.
     A ticker that has to wait, as no call is left for it, has no event: nothing failed. Where the
     results break off, those of the tickers `left` that had none have failed. `inputs` are tags that
     say what all of it was `made_from`.
@@ -192,7 +194,8 @@ def record(
                 whose = result.ticker or "of the market"
                 context.log.info(f"{asset} {whose}: not available, {result.reason}", extra=about)
                 metadata = {"available": False, "reason": result.reason}
-                done = Done(result.ticker, "unavailable", metadata)
+                version = version_of(result.ticker) or "unavailable"
+                done = Done(result.ticker, version, metadata)
             case _:
                 done = result
         if alone:

@@ -1,8 +1,9 @@
 """Bronze: one asset a dataset; each reply of the vendor becomes an immutable object."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from itertools import chain
 from typing import Any
 
@@ -33,7 +34,7 @@ from stocks_assets.defs.batch import (
 from stocks_assets.defs.partitions import TICKERS
 from stocks_assets.defs.retries import is_another_try, retried
 from stocks_assets.domain.bronze_key import QuarantineKey
-from stocks_assets.domain.datasets import DATASETS, Call, Dataset
+from stocks_assets.domain.datasets import DATASETS, MARKET, Call, Dataset
 from stocks_assets.domain.planner import ANSWERED, Plan
 
 OWNERS = ["team:data-platform"]
@@ -77,9 +78,20 @@ def bronze_asset(
         # keeps to the plan.
         months = intraday_months if deferred else max(1, intraday_months)
         calls = list(calls_for(dataset, valid, decided_at, months))
+
+        @cache
+        def versions() -> Mapping[str, str]:
+            return _versions(bronze, dataset, [MARKET] if dataset.is_of_market else valid)
+
         if not source.offers(dataset):
             # Said and not noted: another key may well have it.
-            yield from record(context, warehouse, _not_offered(calls), expected=len(valid))
+            yield from record(
+                context,
+                warehouse,
+                _not_offered(calls),
+                expected=len(valid),
+                version_of=lambda ticker: versions().get(ticker),
+            )
             return
         plan = make_plan(source, warehouse, valid, intraday_months=months) if deferred else None
         since = resumed_since(context)
@@ -130,6 +142,7 @@ def bronze_asset(
             described(),
             expected=len(wanted) + len(invalid),
             left=lambda: wanted,
+            version_of=lambda ticker: versions().get(ticker),
         )
 
     return fetch
@@ -182,10 +195,20 @@ def _describe(
         metadata["objects"] = dg.MetadataValue.md(
             "\n".join(f"- [{part.key}]({bronze.url(part.key)})" for part in stored)
         )
-    # Of all parts, whichever of them were asked for this time.
-    newest = bronze.newest(DATASETS[stored[0].key.dataset], [ticker]) if parts[0][0].part else {}
-    keys = [key for _, key in sorted(newest.items())] or [part.key for part in stored]
-    return Done(ticker, " ".join(key.content_hash for key in keys), metadata)
+    version = " ".join(part.key.content_hash for part in stored)
+    if parts[0][0].part:
+        # Of all parts, whichever of them were asked for this time.
+        dataset = DATASETS[stored[0].key.dataset]
+        version = _versions(bronze, dataset, [ticker]).get(ticker, version)
+    return Done(ticker, version, metadata)
+
+
+def _versions(bronze: BronzeStore, dataset: Dataset, tickers: Sequence[str]) -> Mapping[str, str]:
+    """Return the data version of what there is of each of `tickers`: its newest objects' hashes."""
+    hashes: dict[str, list[str]] = {}
+    for call, key in sorted(bronze.newest(dataset, tickers).items()):
+        hashes.setdefault(call.ticker, []).append(key.content_hash)
+    return {ticker: " ".join(of_ticker) for ticker, of_ticker in hashes.items()}
 
 
 @dg.asset(

@@ -1,5 +1,6 @@
 """Silver built anew from bronze alone, without asking the vendor for anything."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import dagster as dg
@@ -10,13 +11,14 @@ from stocks_assets.adapters.bronze import BronzeStore, Failed
 from stocks_assets.adapters.silver import Loaded
 from stocks_assets.adapters.warehouse import Failure, Warehouse
 from stocks_assets.defs.batch import (
+    DATA_VERSION,
     failure_table,
     made_from,
     materialization,
     valid_and_not,
     write_together,
 )
-from stocks_assets.defs.silver import charts, describe, inputs_of
+from stocks_assets.defs.silver import charts, data_version, describe, inputs_of
 from stocks_assets.defs.universe import universe
 from stocks_assets.domain.datasets import MARKET
 from stocks_assets.domain.payloads import SILVER_TABLES
@@ -72,15 +74,18 @@ def rebuild_tables(
         results = list(
             silver.rebuild(bronze, warehouse, table, [MARKET] if table.is_of_market else tickers)
         )
+        built = [
+            result
+            for result in results
+            if isinstance(result, Loaded) and (table.is_of_market or result.ticker in known)
+        ]
         with charts(warehouse, table, is_wanted=ui_charts) as chart:
-            shown = [
-                materialization(
-                    dg.AssetKey(["silver", name]), describe(bronze, result, chart), inputs
-                )
-                for result in results
-                if isinstance(result, Loaded) and (table.is_of_market or result.ticker in known)
+            key = dg.AssetKey(["silver", name])
+            news = [
+                materialization(key, describe(bronze, result, chart), inputs)
+                for result in _news(context, key, built)
             ]
-        write_together(context, shown)
+        write_together(context, news)
         counts[name] = sum(r.load.row_count for r in results if isinstance(r, Loaded))
         found.update(result.ticker for result in results)
         failures += [
@@ -102,6 +107,27 @@ def rebuild_tables(
             allow_retries=False,
         )
     return dg.Output(None, metadata={"rows": counts})
+
+
+def _news(
+    context: dg.OpExecutionContext, key: dg.AssetKey, results: Sequence[Loaded]
+) -> list[Loaded]:
+    """Return the results of another data version than the last event of their partition has.
+
+    All else is as it was: an event would only say that something had come, which freshness is
+    judged by.
+    """
+    recorded = context.instance.event_log_storage.get_latest_tags_by_partition(
+        key,
+        dg.DagsterEventType.ASSET_MATERIALIZATION,
+        tag_keys=[DATA_VERSION],
+        asset_partitions=[result.ticker for result in results if result.ticker],
+    )
+    versions = {ticker: tags.get(DATA_VERSION) for ticker, tags in recorded.items()}
+    last = context.instance.get_latest_materialization_event(key)
+    if last is not None and last.asset_materialization is not None:
+        versions[MARKET] = (last.asset_materialization.tags or {}).get(DATA_VERSION)
+    return [one for one in results if data_version(one.load) != versions.get(one.ticker)]
 
 
 @dg.job(name=REBUILD, description="Builds silver anew from bronze alone.")

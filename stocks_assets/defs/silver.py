@@ -13,7 +13,7 @@ from stocks_assets.adapters import silver
 from stocks_assets.adapters.bronze import BronzeStore, Failed, Skipped, Waiting
 from stocks_assets.adapters.charts import CHARTED, bar_charts
 from stocks_assets.adapters.silver import Loaded
-from stocks_assets.adapters.warehouse import Warehouse
+from stocks_assets.adapters.warehouse import SilverLoad, Warehouse
 from stocks_assets.defs.batch import (
     Batch,
     Done,
@@ -138,7 +138,6 @@ def describe(
     load = loaded.load
     rows = load.row_count if load.stored_count is None else load.stored_count
     keys = [BronzeKey.parse(key) for key in load.bronze_keys]
-    contents = " ".join(key.content_hash for key in keys)
     picture = chart(load.ticker) if chart is not None else None
     metadata: dict[str, Any] = {
         **({"chart": dg.MetadataValue.md(picture)} if picture is not None else {}),
@@ -153,7 +152,13 @@ def describe(
         metadata["rejected_by_rule"] = dict(loaded.rejected_by_rule)
     if loaded.changes:
         metadata["changes"] = dict(loaded.changes)
-    return Done(load.ticker, hashlib.sha256(contents.encode()).hexdigest()[:16], metadata)
+    return Done(load.ticker, data_version(load), metadata)
+
+
+def data_version(load: SilverLoad) -> str:
+    """Return the data version of what is loaded from the objects that a load names."""
+    contents = " ".join(BronzeKey.parse(key).content_hash for key in load.bronze_keys)
+    return hashlib.sha256(contents.encode()).hexdigest()[:16]
 
 
 @dg.asset(

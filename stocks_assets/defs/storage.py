@@ -15,7 +15,6 @@ old events go that nothing shown of an asset rests on.
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Self
 
@@ -43,12 +42,9 @@ _OF_PARTITIONS = (
 
 # So many events are looked at in one transaction.
 _LOOKED_AT = 20_000
+_LAST_ID = 2**63 - 1
 
-# Ids rise with time, and what stays of old events is little: it is read from the start.
-_FIRST_KEPT = text("select id from event_logs where timestamp >= :before order by id limit 1")
-_NEXT_WINDOW = text(
-    "select id from event_logs where id >= :low and id < :end order by id offset :count limit 1"
-)
+_NEXT_WINDOW = text("select id from event_logs where id >= :low order by id offset :count limit 1")
 # An asset without partitions has events whose partition is null, which no index finds by `=`.
 _PRUNE = text(
     """
@@ -58,14 +54,14 @@ _PRUNE = text(
                 select value from asset_event_tags
                 where event_id = event_logs.id and key = 'dagster/data_version' limit 1
             ) as version
-        from event_logs where id >= :low and id < :high
+        from event_logs where id >= :low and id < :high and timestamp < :before
     ), judged as (
-        select old.id, old.run_id,
+        select old.id,
             case when old.asset_key is null then not exists (
                 select from runs
                 where runs.run_id = old.run_id and not runs.status = any(:finished)
             )
-            else (newest.id > old.id or made.id > old.id) and (
+            else newest.id > old.id and (
                 old.version is null
                 or old.version is distinct from (
                     select value from asset_event_tags
@@ -107,28 +103,13 @@ _PRUNE = text(
                 order by id desc limit 1
             )
         ) as earlier on old.version is not null
-        left join lateral (
-            (
-                select id from event_logs as other
-                where asset_key = old.asset_key and dagster_event_type = 'ASSET_MATERIALIZATION'
-                    and partition = old.partition
-                order by id desc limit 1
-            )
-            union all
-            (
-                select id from event_logs as other
-                where old.partition is null and asset_key = old.asset_key
-                    and dagster_event_type = 'ASSET_MATERIALIZATION' and partition is null
-                order by id desc limit 1
-            )
-        ) as made on old.kind = 'ASSET_MATERIALIZATION_PLANNED'
     ), gone as (
         delete from event_logs using judged where event_logs.id = judged.id and is_needless
-        returning event_logs.id, judged.run_id
+        returning event_logs.id
     ), untagged as (
         delete from asset_event_tags using gone where event_id = gone.id
     )
-    select count(*), coalesce(array_agg(distinct run_id), array[]::text[]) from gone
+    select (select count(*) from old) as old, (select count(*) from gone) as gone
     """
 )
 # The last of each check is what the UI shows of it.
@@ -143,15 +124,6 @@ _PRUNE_CHECKS = text(
     )
     """
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Pruned:
-    """How many events are gone, and the runs that they were of."""
-
-    events: int
-    checks: int
-    run_ids: frozenset[str]
 
 
 class BatchingEventLog(PostgresEventLogStorage):
@@ -185,36 +157,35 @@ class BatchingEventLog(PostgresEventLogStorage):
             for event, number in last.values():
                 self._store_asset_event(connection, event, number)
 
-    def prune(self, before: datetime) -> Pruned:
-        """Remove the events from before that time, but for what the state of an asset rests on.
 
-        Of each partition, or asset that has none, the last event of each kind stays, whatever its
-        age: by it Dagster knows when and by which run it was made, or failed. So does the first one
-        with the data version that it still has, by which what is made of it is found up to date.
-        Events that are of no asset are the log of a run; they stay while the run is not over.
-        """
-        removed = low = 0
-        runs = set[str]()
-        moment = before.astimezone(UTC).replace(tzinfo=None)
-        finished = [status.value for status in FINISHED_STATUSES]
-        with self._connect() as connection:
-            end = connection.execute(_FIRST_KEPT, {"before": moment}).scalar()
-            if end is None:
-                end = connection.execute(
-                    text("select coalesce(max(id), 0) + 1 from event_logs")
-                ).scalar_one()
-        while low < end:
-            with self.index_transaction() as connection:
-                window = {"low": low, "end": end, "count": _LOOKED_AT}
-                high = connection.execute(_NEXT_WINDOW, window).scalar() or end
-                bounds = {"low": low, "high": high, "finished": finished}
-                gone = connection.execute(_PRUNE, bounds).one()
-            removed += gone[0]
-            runs.update(gone[1])
-            low = high
-        with self.index_transaction() as connection:
-            checks = connection.execute(_PRUNE_CHECKS, {"before": moment}).rowcount
-        return Pruned(removed, checks, frozenset(runs))
+def prune(log: PostgresEventLogStorage, before: datetime) -> int:
+    """Remove the events from before that time, but for what the state of an asset rests on.
+
+    Of each partition, or asset that has none, the last event of each kind stays, whatever its age:
+    by it Dagster knows when and by which run it was made, or failed. So does the first one with the
+    data version that it still has, by which what is made of it is found up to date. Events that are
+    of no asset are the log of a run; they stay while the run is not over. Of a check the last
+    result stays.
+
+    Returns how many events are gone. What was removed before an error, or the end of the process,
+    stays so; the next time goes on.
+    """
+    finished = [status.value for status in FINISHED_STATUSES]
+    limits = {"before": before.astimezone(UTC).replace(tzinfo=None), "finished": finished}
+    removed = 0
+    low: int | None = 0
+    while low is not None:
+        with log.index_transaction() as connection:
+            window = {"low": low, "count": _LOOKED_AT}
+            following = connection.execute(_NEXT_WINDOW, window).scalar()
+            bounds = {"low": low, "high": _LAST_ID if following is None else following}
+            found = connection.execute(_PRUNE, {**bounds, **limits}).one()
+        removed += found.gone
+        # Ids rise with time: what stays of old events is little, and comes first.
+        low = following if found.old else None
+    with log.index_transaction() as connection:
+        connection.execute(_PRUNE_CHECKS, {"before": limits["before"]})
+    return removed
 
 
 def _use_utc(connection: Any, _: object) -> None:  # noqa: ANN401 # psycopg2's own

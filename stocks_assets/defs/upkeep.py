@@ -3,8 +3,10 @@
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
+from dagster._core.storage.dagster_run import FINISHED_STATUSES
+from dagster_postgres import PostgresEventLogStorage
 
-from stocks_assets.defs.storage import BatchingEventLog
+from stocks_assets.defs.storage import prune
 from stocks_assets.domain.calendar import NEW_YORK, is_session
 from stocks_assets.settings import read_settings
 
@@ -15,35 +17,28 @@ PRUNE = "prune_events"
     description="Removes the events, and what steps printed, of runs that ended long ago; what the "
     "UI shows of each asset, partition and check stays."
 )
-def prune(context: dg.OpExecutionContext) -> dg.Output[None]:
-    """Remove what is older than the setting `STOCKS_EVENT_DAYS` says.
-
-    Raises:
-        dagster.Failure: Dagster's events are not in a storage of this project.
-    """
-    storage = context.instance.event_log_storage
-    if not isinstance(storage, BatchingEventLog):
-        raise dg.Failure(
-            f"events are in {type(storage).__name__}, of which nothing is removed: have "
-            "dagster.yaml name stocks_assets.defs.storage, as `stocks up` writes it",
-            allow_retries=False,
-        )
+def prune_old(context: dg.OpExecutionContext) -> dg.Output[None]:
+    """Remove what is older than the setting `STOCKS_EVENT_DAYS` says."""
+    instance = context.instance
     before = datetime.now(UTC) - timedelta(days=read_settings().event_days)
-    pruned = storage.prune(before)
-    for run_id in pruned.run_ids:
-        context.instance.compute_log_manager.delete_logs(prefix=[run_id])
-    context.log.info(
-        f"{pruned.events} events and {pruned.checks} results of checks from before "
-        f"{before:%Y-%m-%d %H:%M} UTC are gone, of {len(pruned.run_ids)} runs"
-    )
-    counts = {"events": pruned.events, "checks": pruned.checks, "runs": len(pruned.run_ids)}
-    return dg.Output(None, metadata=counts)
+    events = 0
+    if isinstance(instance.event_log_storage, PostgresEventLogStorage):
+        events = prune(instance.event_log_storage, before)
+        context.log.info(f"{events} events from before {before:%Y-%m-%d %H:%M} UTC are gone")
+    else:
+        storage = type(instance.event_log_storage).__name__
+        context.log.warning(f"events are in {storage}, not in PostgreSQL: none is removed")
+    # What other machines have of it is theirs.
+    ended = dg.RunsFilter(statuses=FINISHED_STATUSES, created_before=before, updated_before=before)
+    for run_id in instance.run_storage.get_run_ids(ended):
+        instance.compute_log_manager.delete_logs(prefix=[run_id])
+    return dg.Output(None, metadata={"events": events})
 
 
 @dg.job(name=PRUNE, description="Removes Dagster's old events that nothing shown rests on.")
 def prune_job() -> None:
     """Remove old events."""
-    prune()
+    prune_old()
 
 
 @dg.schedule(

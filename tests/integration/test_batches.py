@@ -31,7 +31,7 @@ from stocks_assets.defs.launch import PROCESS_TAG, Watch, WatchedRunLauncher
 from stocks_assets.defs.partitions import TICKERS as PARTITIONS
 from stocks_assets.defs.partitions import tags_of
 from stocks_assets.defs.rebuild import REBUILD
-from stocks_assets.defs.storage import Pruned
+from stocks_assets.defs.storage import prune
 from stocks_assets.defs.upkeep import PRUNE
 from stocks_assets.domain.datasets import Call
 from stocks_assets.domain.outcomes import TransportFailed, UnknownSymbol
@@ -118,7 +118,7 @@ def test_a_refresh_is_done_for_all_but_the_broken_and_the_catch_up_is_one_run_of
 
 
 @contextmanager
-def kept_in_postgres(servers):
+def kept_in_postgres(servers, **overrides):
     """An instance of Dagster on the storage that the platform has, empty."""
     url = servers.database_url.rsplit("/", 1)[0] + "/dagster_of_batches"
     ensure_database(url)
@@ -130,7 +130,7 @@ def kept_in_postgres(servers):
         "class": "PooledPostgresStorage",
         "config": {"postgres_url": url.replace("postgresql://", "postgresql+psycopg2://")},
     }
-    with dg.instance_for_test(overrides={"storage": {"custom": storage}}) as instance:
+    with dg.instance_for_test(overrides={"storage": {"custom": storage}, **overrides}) as instance:
         yield instance
 
 
@@ -242,11 +242,23 @@ def test_a_table_is_unsynced_where_it_is_behind_its_objects_and_not_where_they_a
         assert rebuilt.execute_in_process(instance=world.instance).success
         assert unsynced(world, tickers) == set()
         anew = metadata_by_ticker(world, "silver/daily_bars")
-        for ticker in tickers:
-            last = str(source.day if ticker in tickers[:2] else DAY)
-            assert anew[ticker].metadata["last_session"].value == last
+        for ticker in tickers[:2]:
+            assert anew[ticker].metadata["last_session"].value == str(source.day)
             assert anew[ticker].metadata.keys() >= {"chart", "objects", "rejected_rows"}
-            assert anew[ticker] != shown[ticker]
+        # Nothing is told of what was as it had to be: freshness is judged by what is.
+        assert anew[tickers[2]] == shown[tickers[2]]
+        newest = world.instance.event_log_storage.get_maximum_record_id()
+        assert rebuilt.execute_in_process(instance=world.instance).success
+        assert not [
+            number for number, row in events_of(world).items() if number > newest and row.asset_key
+        ]
+
+        # A vendor that knows a ticker no more takes nothing from what there is of it.
+        source.broken, source.outcome = {tickers[0]}, UnknownSymbol("it is not listed")
+        source.day = date(2026, 11, 25)
+        assert world.refresh(source, tickers[:1], layers=LAYERS).success
+        assert metadata_by_ticker(world, "bronze/daily_bars")[tickers[0]].metadata["available"].value is False
+        assert unsynced(world, tickers) == set()
 
 
 def events_of(world):
@@ -260,20 +272,17 @@ def events_of(world):
     return {row.id: row for row in rows}
 
 
-def age(world, ids, days):
+def age(world, days):
+    """Have all that there is come so many days earlier."""
+    columns = {
+        "event_logs": ["timestamp"],
+        "asset_check_executions": ["create_timestamp"],
+        "runs": ["create_timestamp", "update_timestamp"],
+    }
     with world.instance.event_log_storage.index_transaction() as connection:
-        for table, key in (
-            ("event_logs", "id"),
-            ("asset_check_executions", "evaluation_event_storage_id"),
-        ):
-            column = "timestamp" if table == "event_logs" else "create_timestamp"
-            connection.execute(
-                text(
-                    f"update {table} set {column} = {column} - make_interval(days => :days) "
-                    f"where {key} = any(:ids)"
-                ),
-                {"days": days, "ids": list(ids)},
-            )
+        for table, names in columns.items():
+            changes = ", ".join(f"{name} = {name} - make_interval(days => :days)" for name in names)
+            connection.execute(text(f"update {table} set {changes}"), {"days": days})
 
 
 def newest_of(world, tickers):
@@ -290,9 +299,15 @@ def newest_of(world, tickers):
     return events, {key: (check.run_id, check.status) for key, check in checks.items()}
 
 
-def test_old_events_go_and_all_that_is_shown_of_assets_and_checks_stays(servers, world):
+def test_old_events_go_and_all_that_is_shown_of_assets_and_checks_stays(servers, world, tmp_path):
     tickers = TICKERS[:3]
-    with kept_in_postgres(servers) as world.instance:
+    printed = tmp_path / "printed"
+    compute_logs = {
+        "module": "dagster.core.storage.local_compute_log_manager",
+        "class": "LocalComputeLogManager",
+        "config": {"base_dir": str(printed)},
+    }
+    with kept_in_postgres(servers, compute_logs=compute_logs) as world.instance:
         world.add(*tickers)
         source = Breaking()
         first = world.refresh(source, tickers)
@@ -302,30 +317,34 @@ def test_old_events_go_and_all_that_is_shown_of_assets_and_checks_stays(servers,
         second = world.refresh(source, tickers[:2])
         source.day, source.broken = date(2026, 11, 24), {tickers[0]}
         third = world.refresh(source, tickers[:2])
-        going = world.instance.create_run_for_job(
-            world.definitions(source).resolve_job_def(REFRESH)
-        )
+        refresh = world.definitions(source).resolve_job_def(REFRESH)
+        going = world.instance.create_run_for_job(refresh)
         world.instance.report_engine_event("it waits", going)
+        # Sensors and people report without a run.
+        for number in range(2):
+            observation = dg.AssetObservation("quarantine", metadata={"number": number})
+            world.instance.report_runless_asset_event(observation)
+        ended = [first.run_id, second.run_id, third.run_id]
+        for run_id in (*ended, going.run_id):
+            (printed / run_id / "compute_logs").mkdir(parents=True, exist_ok=True)
         old = events_of(world)
-        age(world, old, 40)
+        age(world, 40)
         source.broken = {tickers[1]}
         last = world.refresh(source, tickers[:2])
+        (printed / last.run_id / "compute_logs").mkdir(parents=True, exist_ok=True)
         new = {number: row for number, row in events_of(world).items() if number not in old}
         before = newest_of(world, tickers), shown(world), unsynced(world, tickers)
         assert before[1]["bronze/daily_bars"].failed == {tickers[1]}
+        checks = checks_told_of(world)
 
-        result = (
-            world.definitions(source)
-            .resolve_job_def(PRUNE)
-            .execute_in_process(instance=world.instance)
-        )
-        assert result.success
+        pruned = world.definitions(source).resolve_job_def(PRUNE)
+        assert pruned.execute_in_process(instance=world.instance).success
         kept = events_of(world)
         assert (newest_of(world, tickers), shown(world), unsynced(world, tickers)) == before
         assert new.keys() <= kept.keys()
         logs = {row.run_id for row in kept.values() if row.asset_key is None}
         assert {last.run_id, going.run_id} <= logs
-        assert not {first.run_id, second.run_id, third.run_id} & logs
+        assert not {*ended} & logs
         made = [
             row
             for number, row in kept.items()
@@ -333,14 +352,22 @@ def test_old_events_go_and_all_that_is_shown_of_assets_and_checks_stays(servers,
         ]
         # Of the old events of a partition: the last where it is the last of all, and the first
         # with its version.
-        most = Counter((row.asset_key, row.partition) for row in made)
-        assert max(most.values()) <= 2
+        assert max(Counter((row.asset_key, row.partition) for row in made).values()) <= 2
         assert {row.partition for row in made if "daily_bars" in row.asset_key} >= {tickers[2]}
+        assert Counter(row.asset_key for row in kept.values())['["quarantine"]'] == 1
+        assert checks_told_of(world) < checks
+        left = {folder.name for folder in printed.iterdir()}
+        assert {going.run_id, last.run_id} <= left
+        assert not left & {*ended}
 
-        # Again, there is nothing left to remove but the log of that run, which is new.
-        assert world.instance.event_log_storage.prune(datetime.now(UTC) - timedelta(days=30)) == (
-            Pruned(0, 0, frozenset())
-        )
+        # Again, there is nothing left to remove.
+        assert prune(world.instance.event_log_storage, datetime.now(UTC) - timedelta(days=30)) == 0
+        assert events_of(world).keys() == kept.keys()
+
+
+def checks_told_of(world):
+    with world.instance.event_log_storage.index_connection() as connection:
+        return connection.execute(text("select count(*) from asset_check_executions")).scalar_one()
 
 
 def refuse(world, table):
