@@ -14,10 +14,12 @@ from typing import IO, TYPE_CHECKING, Self
 from urllib.parse import quote
 
 import boto3
+import botocore.session
 import obstore
 from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+from botocore.utils import parse_timestamp
 from obstore.auth.boto3 import Boto3CredentialProvider
 from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import S3Store
@@ -95,7 +97,10 @@ class ObjectStore:
     def __init__(self, location: S3Location, bucket: str) -> None:
         self._location = location
         self.bucket = bucket
+        core = botocore.session.get_session()
+        core.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_moment)
         session = boto3.Session(
+            botocore_session=core,
             aws_access_key_id=location.access_key_id,
             aws_secret_access_key=location.secret_access_key,
             aws_session_token=location.session_token,
@@ -405,6 +410,14 @@ class ObjectStore:
                 return False
             raise
         return True
+
+
+def _moment(written: str) -> datetime:
+    """Read a time from a reply; botocore's way is most of what a listing takes of a processor."""
+    try:
+        return datetime.fromisoformat(written)
+    except ValueError:
+        return parse_timestamp(written)
 
 
 def _quick_store(session: boto3.Session, location: S3Location, bucket: str) -> S3Store | None:
