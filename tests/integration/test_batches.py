@@ -34,7 +34,7 @@ from stocks_assets.defs.rebuild import REBUILD
 from stocks_assets.defs.storage import prune
 from stocks_assets.defs.upkeep import PRUNE
 from stocks_assets.domain.datasets import Call
-from stocks_assets.domain.outcomes import TransportFailed, UnknownSymbol
+from stocks_assets.domain.outcomes import TransportFailed, Unavailable, UnknownSymbol
 from stocks_assets.domain.planner import Allowance
 from stocks_assets.domain.sample_market import SampleMarket
 from stocks_assets.errors import StackError
@@ -254,10 +254,13 @@ def test_a_table_is_unsynced_where_it_is_behind_its_objects_and_not_where_they_a
         ]
 
         # A vendor that knows a ticker no more takes nothing from what there is of it.
-        source.broken, source.outcome = {tickers[0]}, UnknownSymbol("it is not listed")
+        source.broken, source.outcome = {tickers[0]}, Unavailable("it is not listed")
         source.day = date(2026, 11, 25)
         assert world.refresh(source, tickers[:1], layers=LAYERS).success
-        assert metadata_by_ticker(world, "bronze/daily_bars")[tickers[0]].metadata["available"].value is False
+        assert (
+            metadata_by_ticker(world, "bronze/daily_bars")[tickers[0]].metadata["available"].value
+            is False
+        )
         assert unsynced(world, tickers) == set()
 
 
