@@ -327,6 +327,9 @@ def test_old_events_go_and_all_that_is_shown_of_assets_and_checks_stays(servers,
         for number in range(2):
             observation = dg.AssetObservation("quarantine", metadata={"number": number})
             world.instance.report_runless_asset_event(observation)
+            # Asked for again and found as it was: the table is of the first of these events.
+            as_before = metadata_by_ticker(world, "bronze/daily_bars")[tickers[2]]
+            world.instance.report_runless_asset_event(as_before)
         ended = [first.run_id, second.run_id, third.run_id]
         for run_id in (*ended, going.run_id):
             (printed / run_id / "compute_logs").mkdir(parents=True, exist_ok=True)
