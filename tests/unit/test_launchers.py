@@ -1,5 +1,6 @@
 """Which launcher, queue and executor the settings choose, and what is said where one cannot be."""
 
+import importlib.util
 import os
 import re
 from functools import partial
@@ -182,7 +183,8 @@ def test_the_chart_is_given_settings_that_exist():
     values = yaml.safe_load((PROJECT_ROOT / "deploy/kubernetes/values.yaml").read_text())
     [deployment] = values["dagster-user-deployments"]["deployments"]
     web = values["dagsterWebserver"]
-    names = {entry["name"] for entry in [*deployment["env"], *web["env"]]}
+    daemon = values["dagsterDaemon"]
+    names = {entry["name"] for entry in [*deployment["env"], *web["env"], *daemon["env"]]}
     known = set()
     for field in Settings.model_fields.values():
         alias = field.validation_alias
@@ -223,8 +225,10 @@ def test_pods_know_roles_that_may_less_than_the_owner_and_the_ui_has_a_password(
     assert [one["name"] for one in web["envSecrets"]] == ["stocks-ui"]
     assert secrets["stocks-ui"] == {"STOCKS_UI_PASSWORD"}
     # The chart starts `dagster-webserver`, which is the one behind the door in this image.
-    assert web["image"] == deployment["image"]
-    assert "stocks_assets.defs.webserver" in guide
+    assert web["image"] == deployment["image"] == values["dagsterDaemon"]["image"]
+    made = re.search(r"for of in (.*); do", guide)[1].split()
+    assert made == ["webserver", "daemon"]
+    assert all(importlib.util.find_spec(f"stocks_assets.defs.{name}") for name in made)
     asked = web["readinessProbe"]["httpGet"]
     assert {entry["name"]: entry["value"] for entry in asked["httpHeaders"]}["Host"] in hosts(
         read_settings()
