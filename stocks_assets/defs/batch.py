@@ -118,7 +118,9 @@ def valid_and_not(tickers: Sequence[str]) -> tuple[list[str], list[Failed]]:
     return valid, failed
 
 
-def made_from(context: AnyContext, inputs: Collection[dg.AssetKey]) -> Mapping[str, str]:
+def made_from(
+    context: AnyContext, inputs: Collection[dg.AssetKey], code_version: str | None = None
+) -> Mapping[str, str]:
     """Return the tags that Dagster tells by whether what a step makes is behind its `inputs`.
 
     Without them it goes by the times of events: what was asked for again and found to be as it was
@@ -132,7 +134,7 @@ def made_from(context: AnyContext, inputs: Collection[dg.AssetKey]) -> Mapping[s
         record.asset_entry.asset_key: record.asset_entry.last_materialization_record
         for record in context.instance.get_asset_records(list(inputs))
     }
-    tags = {CODE_VERSION_TAG: context.run.run_id}
+    tags = {CODE_VERSION_TAG: code_version or context.run.run_id}
     for key in sorted(inputs):
         last = records.get(key)
         version = last and extract_data_version_from_entry(last.event_log_entry)

@@ -26,6 +26,7 @@ from stocks_assets.defs.batch import (
     Done,
     Event,
     is_deferred,
+    made_from,
     record,
     resumed_since,
     tickers_of,
@@ -233,7 +234,8 @@ def quarantine(
         "newest": _quarantine_table(found[:_SHOWN]),
     }
     if is_deferred(context):
-        yield dg.AssetMaterialization(asset_key=context.asset_key, metadata=metadata)
+        inputs = made_from(context, context.assets_def.asset_deps[context.asset_key])
+        yield dg.AssetMaterialization(context.asset_key, metadata=metadata, tags=inputs)
         yield dg.MaterializeResult()
     else:
         yield dg.MaterializeResult(metadata=metadata)

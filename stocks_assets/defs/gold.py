@@ -43,6 +43,7 @@ from stocks_assets.adapters.warehouse import Failure, Warehouse
 from stocks_assets.defs.batch import (
     Batch,
     is_deferred,
+    made_from,
     mark_left,
     names_tickers,
     tickers_of,
@@ -461,11 +462,16 @@ def _materializations(
     of_tickers = [ticker for ticker in partitions if ticker is not None]
     headlines = ticker_headlines(warehouse, key.path[-1], of_tickers) if of_tickers else {}
     light, of_columns = _parted(output.metadata)
+    # What is made of silver alone knows by data versions whether that is newer, and not just told.
+    parents = context.assets_def.asset_deps[key]
+    is_of_silver = partitions == [None] and all(parent.path[0] == "silver" for parent in parents)
+    code_version = context.assets_def.code_versions_by_key[key]
+    tags = made_from(context, parents, code_version) if is_of_silver else {}
     for partition in partitions:
         metadata = _with_headline(light, headlines.get(partition or ""))
         if partition == partitions[-1]:
             metadata |= of_columns
-        yield dg.AssetMaterialization(asset_key=key, partition=partition, metadata=metadata)
+        yield dg.AssetMaterialization(key, partition=partition, metadata=metadata, tags=tags)
 
 
 def _partitions(

@@ -164,6 +164,19 @@ def shown(world):
     return found
 
 
+def unsynced_without_tickers(world):
+    """Return which assets without partitions the UI shows as behind what they are made from."""
+    graph = world.definitions(Breaking()).resolve_asset_graph()
+    resolver = CachingStaleStatusResolver(
+        world.instance, graph, LoadingContextForTest(world.instance)
+    )
+    return {
+        key.to_user_string()
+        for key in graph.materializable_asset_keys
+        if not graph.get(key).is_partitioned and resolver.get_status(key) == StaleStatus.STALE
+    }
+
+
 def test_a_ticker_that_worked_before_shows_as_failed_until_it_works_again(servers, world):
     tickers = TICKERS[:6]
     broken = {tickers[1], tickers[4]}
@@ -179,6 +192,8 @@ def test_a_ticker_that_worked_before_shows_as_failed_until_it_works_again(server
         for source.day in (DAY, date(2026, 11, 23)):
             result = world.refresh(source, tickers)
             assert not result.success
+            if source.day == DAY:
+                assert unsynced_without_tickers(world) == set()
             found = shown(world)
             for asset, status in found.items():
                 fails = {
