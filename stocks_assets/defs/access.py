@@ -19,12 +19,12 @@ from stocks_assets.adapters.curated import Curated, Exported, totals
 from stocks_assets.adapters.dbt_project import ensure_manifest, project_digest
 from stocks_assets.adapters.warehouse import Warehouse
 from stocks_assets.defs.batch import (
-    DATA_VERSION,
     Batch,
     Done,
     Event,
     is_deferred,
     record,
+    record_whole,
     tickers_of,
     valid_and_not,
 )
@@ -127,14 +127,7 @@ def _whole(tables: Sequence[ExportedTable], digest: str) -> dg.AssetsDefinition:
             **_counts(results),
             "tables": _table(results),
         }
-        version = _version(results)
-        if is_deferred(context):
-            yield dg.AssetMaterialization(
-                asset_key=context.asset_key, metadata=metadata, tags={DATA_VERSION: version}
-            )
-            yield dg.MaterializeResult()
-        else:
-            yield dg.MaterializeResult(metadata=metadata, data_version=dg.DataVersion(version))
+        yield from record_whole(context, metadata, _version(results))
 
     return export_whole
 

@@ -156,6 +156,22 @@ def materialization(
     )
 
 
+def record_whole(
+    context: dg.AssetExecutionContext,
+    metadata: Mapping[str, Any],
+    version: str | None = None,
+    inputs: Mapping[str, str] | None = None,
+) -> Iterator[Event]:
+    """Record what has no partitions as made; `inputs` as `record` has them."""
+    if not is_deferred(context):
+        known = dg.DataVersion(version) if version else None
+        yield dg.MaterializeResult(metadata=metadata, data_version=known)
+        return
+    tags = {**(inputs or {}), **({DATA_VERSION: version} if version else {})}
+    yield dg.AssetMaterialization(context.asset_key, metadata=metadata, tags=tags)
+    yield dg.MaterializeResult()
+
+
 def record(
     context: dg.AssetExecutionContext,
     warehouse: Warehouse,

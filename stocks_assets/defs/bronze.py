@@ -28,6 +28,7 @@ from stocks_assets.defs.batch import (
     is_deferred,
     made_from,
     record,
+    record_whole,
     resumed_since,
     tickers_of,
     valid_and_not,
@@ -233,12 +234,8 @@ def quarantine(
         "by_outcome": dict(Counter(key.outcome for key in found)),
         "newest": _quarantine_table(found[:_SHOWN]),
     }
-    if is_deferred(context):
-        inputs = made_from(context, context.assets_def.asset_deps[context.asset_key])
-        yield dg.AssetMaterialization(context.asset_key, metadata=metadata, tags=inputs)
-        yield dg.MaterializeResult()
-    else:
-        yield dg.MaterializeResult(metadata=metadata)
+    inputs = made_from(context, context.assets_def.asset_deps[context.asset_key])
+    yield from record_whole(context, metadata, inputs=inputs)
 
 
 def _quarantine_table(keys: Sequence[QuarantineKey]) -> dg.TableMetadataValue:

@@ -11,7 +11,7 @@ from stocks_assets.adapters.curated import Curated
 from stocks_assets.adapters.report.reading import NEEDS
 from stocks_assets.adapters.report.storing import Report, Reports
 from stocks_assets.adapters.warehouse import Warehouse
-from stocks_assets.defs.batch import DATA_VERSION, Event, is_deferred
+from stocks_assets.defs.batch import Event, is_deferred, record_whole
 from stocks_assets.defs.bronze import OWNERS
 from stocks_assets.defs.checks import LAST_ASSET
 from stocks_assets.defs.jobs import BATCH
@@ -54,14 +54,7 @@ def report_asset(*, reports_kept: int) -> dg.AssetsDefinition:
             yield dg.MaterializeResult()
             return
         metadata = _metadata(reports, made, time.perf_counter() - started)
-        version = made.files[INDEX]["sha256"][:16]
-        if deferred:
-            yield dg.AssetMaterialization(
-                asset_key=context.asset_key, metadata=metadata, tags={DATA_VERSION: version}
-            )
-            yield dg.MaterializeResult()
-        else:
-            yield dg.MaterializeResult(metadata=metadata, data_version=dg.DataVersion(version))
+        yield from record_whole(context, metadata, made.files[INDEX]["sha256"][:16])
 
     return market_report
 

@@ -21,6 +21,7 @@ from stocks_assets.defs.batch import (
     is_deferred,
     made_from,
     record,
+    record_whole,
     tickers_of,
     valid_and_not,
 )
@@ -184,13 +185,7 @@ def exchange_calendar(
         "last_session": str(sessions.max()),
     }
     version = str(frame.hash_rows(seed=0).sum())
-    if is_deferred(context):
-        yield dg.AssetMaterialization(
-            asset_key=context.asset_key, metadata=metadata, tags={"dagster/data_version": version}
-        )
-        yield dg.MaterializeResult()
-    else:
-        yield dg.MaterializeResult(metadata=metadata, data_version=dg.DataVersion(version))
+    yield from record_whole(context, metadata, version)
 
 
 def silver_assets(*, tickers_per_run: int, ui_charts: bool) -> list[dg.AssetsDefinition]:

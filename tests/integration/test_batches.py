@@ -164,16 +164,19 @@ def shown(world):
     return found
 
 
-def unsynced_without_tickers(world):
-    """Return which assets without partitions the UI shows as behind what they are made from."""
+def unsynced(world, tickers=()):
+    """Return what the UI shows as behind what it is made from: of silver, of `tickers`, or whole."""
     graph = world.definitions(Breaking()).resolve_asset_graph()
     resolver = CachingStaleStatusResolver(
         world.instance, graph, LoadingContextForTest(world.instance)
     )
+    whole = [key for key in graph.materializable_asset_keys if not graph.get(key).is_partitioned]
+    parted = [key for key in graph.materializable_asset_keys - {*whole} if key.path[0] == "silver"]
+    wanted = [(key, ticker) for key in parted for ticker in tickers] or [(k, None) for k in whole]
     return {
-        key.to_user_string()
-        for key in graph.materializable_asset_keys
-        if not graph.get(key).is_partitioned and resolver.get_status(key) == StaleStatus.STALE
+        (key.path[-1], ticker)
+        for key, ticker in wanted
+        if resolver.get_status(key, ticker) == StaleStatus.STALE
     }
 
 
@@ -193,7 +196,7 @@ def test_a_ticker_that_worked_before_shows_as_failed_until_it_works_again(server
             result = world.refresh(source, tickers)
             assert not result.success
             if source.day == DAY:
-                assert unsynced_without_tickers(world) == set()
+                assert unsynced(world) == set()
             found = shown(world)
             for asset, status in found.items():
                 fails = {
@@ -206,21 +209,6 @@ def test_a_ticker_that_worked_before_shows_as_failed_until_it_works_again(server
         source.broken = set()
         assert world.refresh(source, tickers).success
         assert set(shown(world).values()) == {all_done}
-
-
-def unsynced(world, tickers):
-    """Return which partitions of silver the UI shows as behind what they are made from."""
-    graph = world.definitions(Breaking()).resolve_asset_graph()
-    resolver = CachingStaleStatusResolver(
-        world.instance, graph, LoadingContextForTest(world.instance)
-    )
-    return {
-        (key.path[-1], ticker)
-        for key in graph.materializable_asset_keys
-        if key.path[0] == "silver" and graph.get(key).is_partitioned
-        for ticker in tickers
-        if resolver.get_status(key, ticker) == StaleStatus.STALE
-    }
 
 
 def test_a_table_is_unsynced_where_it_is_behind_its_objects_and_not_where_they_are_as_before(
