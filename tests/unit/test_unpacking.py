@@ -8,18 +8,22 @@ import pytest
 from stocks_assets.adapters.object_store import unpacked
 
 BODY = b'{"Symbol": "AAPL"}' * 1000
-PACKED = gzip.compress(BODY)
+PACKED = gzip.compress(
+    BODY, mtime=0
+)  # without a time: each of the session's processes has the same bytes
 
 
 @pytest.mark.parametrize(
     "packed",
     [
-        b"",
-        gzip.compress(b""),
-        PACKED,
-        PACKED + PACKED,
-        PACKED + b"\0" * 512,
-        PACKED + b"\0\0" + gzip.compress(b"more"),
+        pytest.param(b"", id="empty"),
+        pytest.param(gzip.compress(b"", mtime=0), id="nothing packed"),
+        pytest.param(PACKED, id="one member"),
+        pytest.param(PACKED + PACKED, id="two members"),
+        pytest.param(PACKED + b"\0" * 512, id="padded at the end"),
+        pytest.param(
+            PACKED + b"\0\0" + gzip.compress(b"more", mtime=0), id="padded between members"
+        ),
     ],
 )
 def test_sound_objects_come_as_from_the_standard_library(packed):
@@ -30,12 +34,14 @@ def test_sound_objects_come_as_from_the_standard_library(packed):
 @pytest.mark.parametrize(
     ("packed", "error"),
     [
-        (b"not packed", gzip.BadGzipFile),
-        (PACKED + b"left over", gzip.BadGzipFile),
-        (PACKED[:-1], EOFError),
-        (PACKED[: len(PACKED) // 2], EOFError),
-        (PACKED + PACKED[:7], EOFError),
-        (PACKED[:-8] + b"\1\2\3\4" + PACKED[-4:], gzip.BadGzipFile),
+        pytest.param(b"not packed", gzip.BadGzipFile, id="not packed"),
+        pytest.param(PACKED + b"left over", gzip.BadGzipFile, id="more after the end"),
+        pytest.param(PACKED[:-1], EOFError, id="last byte missing"),
+        pytest.param(PACKED[: len(PACKED) // 2], EOFError, id="half"),
+        pytest.param(PACKED + PACKED[:7], EOFError, id="second member's header cut"),
+        pytest.param(
+            PACKED[:-8] + b"\1\2\3\4" + PACKED[-4:], gzip.BadGzipFile, id="wrong checksum"
+        ),
     ],
 )
 def test_damaged_objects_are_refused(packed, error):
