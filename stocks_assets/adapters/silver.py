@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from itertools import islice
 from typing import Self, TypeVar
 
@@ -467,8 +467,8 @@ class _Loading:
             t: p for t, p in payloads.items() if isinstance(p, _Refusal)
         }
         # By the clock, what a replay comes to would depend on when it runs.
-        days = {t: _newest(read[t]).known_at.astimezone(UTC).date() for t in readable}
-        for ticker, part in self.table.shape_many(readable, days).items():
+        came = {t: {name: key.fetched_at for name, key in read[t].items()} for t in readable}
+        for ticker, part in self.table.shape_many(readable, came).items():
             shaped[ticker] = _believable(part)
         return {ticker: _Part(new[ticker], read[ticker], shaped[ticker]) for ticker in payloads}
 

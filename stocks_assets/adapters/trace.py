@@ -118,9 +118,8 @@ def _recompute(
     table: SilverTable, key: BronzeKey, body: bytes, row: Row
 ) -> tuple[tuple[str, ...], str | None]:
     """Return the columns for which the object gives another value than `row`, or what is wrong."""
-    day = key.fetched_at.date()
     try:
-        shaped = table.shape(key.ticker, {key.payload_name: body}, day).rows
+        shaped = table.shape(key.ticker, {key.payload_name: body}, key.fetched_at).rows
     except PayloadError as error:
         return (), str(error)
     period = table.primary_key[1]

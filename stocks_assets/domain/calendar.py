@@ -6,7 +6,7 @@ first question is asked and not with this module.
 
 import threading
 from bisect import bisect_right
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from functools import lru_cache
 from zoneinfo import ZoneInfo
 
@@ -14,6 +14,7 @@ import polars as pl
 
 NEW_YORK = ZoneInfo("America/New_York")
 
+_USUAL_CLOSE = time(16)
 _LONGEST_CLOSING = timedelta(days=14)
 _LONGEST_MONTH = timedelta(days=31)
 
@@ -69,6 +70,17 @@ def last_closed_session(now: datetime) -> date:
     return days[bisect_right(closes, moment) - 1]
 
 
+def last_day_over(moment: datetime) -> date:
+    """The last day, of New York, on which nobody traded any more at `moment`.
+
+    That is the day itself from the close of its session on, or from four in the afternoon where it
+    has none: other exchanges, which may open then, have closed as well.
+    """
+    local = moment.astimezone(NEW_YORK)
+    day = local.date()
+    return day if local >= _close_of(day) else day - timedelta(days=1)
+
+
 def month_is_over(month: str, moment: datetime) -> bool:
     """Whether the last session of `month`, such as 2024-03, had closed at `moment`.
 
@@ -100,6 +112,12 @@ def _days(start: date, end: date) -> pl.DataFrame:
     with _one_builds:
         days = _decades(start.year // 10, max(start, end).year // 10)
     return days.filter(pl.col("calendar_date").is_between(start, end))
+
+
+@lru_cache(maxsize=1024)
+def _close_of(day: date) -> datetime:
+    closes_at = _days(day, day)["closes_at"].item()
+    return closes_at or datetime.combine(day, _USUAL_CLOSE, NEW_YORK)
 
 
 @lru_cache(maxsize=8)

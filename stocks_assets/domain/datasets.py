@@ -104,7 +104,7 @@ DAILY_BARS = Dataset(
         ),
         Endpoint("TIME_SERIES_DAILY", "Time Series (Daily)", {"outputsize": "compact"}),
     ),
-    refresh_after=timedelta(hours=12),
+    refresh_after=timedelta(0),
     follows_sessions=True,
 )
 MONTHLY_BARS = Dataset(
@@ -131,7 +131,7 @@ INTRADAY_BARS = Dataset(
             part_parameter="month",
         ),
     ),
-    refresh_after=timedelta(hours=12),
+    refresh_after=timedelta(0),
     follows_sessions=True,
     is_monthly=True,
 )

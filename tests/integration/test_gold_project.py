@@ -1,7 +1,7 @@
 """The dbt project as a whole: it builds from nothing, every test of it passes, documents are made."""
 
 import json
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import dagster as dg
 import polars as pl
@@ -14,6 +14,7 @@ from stocks_assets.domain.payloads import SILVER_TABLES
 from stocks_assets.domain.sample_market import SampleMarket
 
 LAST = date(2026, 11, 13)
+EVENING = datetime(2026, 11, 13, 23, tzinfo=UTC)
 MARKET = SampleMarket(first_session=date(2023, 1, 3))
 ANALYSES = sorted(path.stem for path in (PROJECT_DIR / "analyses").glob("*.sql"))
 
@@ -24,7 +25,7 @@ def load(silver, tickers):
     }
 
     def shaped(name):
-        shaped = SILVER_TABLES[name].shape_many(payloads, LAST).values()
+        shaped = SILVER_TABLES[name].shape_many(payloads, EVENING).values()
         return pl.concat(one.rows for one in shaped).drop("dataset")
 
     daily = shaped("daily_bars")

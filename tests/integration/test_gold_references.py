@@ -1,7 +1,7 @@
 """Gold against references: TA-Lib for indicators, the vendor and the definitions for the rest."""
 
 import json
-from datetime import date
+from datetime import UTC, date, datetime
 
 import numpy as np
 import polars as pl
@@ -14,6 +14,7 @@ from stocks_assets.domain.payloads import SILVER_TABLES
 from stocks_assets.domain.sample_market import SampleMarket
 
 LAST = date(2026, 11, 13)
+EVENING = datetime(2026, 11, 13, 23, tzinfo=UTC)
 DAYS = sessions(date(2019, 1, 2), LAST)
 MARKET = SampleMarket(first_session=date(2019, 1, 2))
 TOLERANCE = 1e-9
@@ -27,7 +28,7 @@ RECONCILIATION = "adjusted_closes_are_those_of_the_vendor"
 
 def shaped(name, ticker, body):
     """The good rows of the payload that a silver table of the same name is made from."""
-    return SILVER_TABLES[name].shape(ticker, {name: body}, LAST).rows.drop("dataset")
+    return SILVER_TABLES[name].shape(ticker, {name: body}, EVENING).rows.drop("dataset")
 
 
 def store(silver, bars):

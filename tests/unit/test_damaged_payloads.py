@@ -9,7 +9,7 @@ import json
 import math
 import re
 from collections import Counter
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 from zoneinfo import ZoneInfo
 
@@ -22,6 +22,7 @@ from stocks_assets.domain.payloads import SILVER_TABLES
 from stocks_assets.errors import PayloadError
 
 TODAY = date(2024, 6, 28)
+EVENING = datetime(2024, 6, 28, 23, tzinfo=UTC)
 SESSIONS = calendar.sessions(date(2023, 12, 1), TODAY)
 BARS = ("weekly_bars", "monthly_bars", "daily_bars", "intraday_bars")
 DATA_KEYS = {
@@ -263,7 +264,7 @@ def test_each_good_bar_is_loaded_and_each_bad_one_rejected_as_it_was_written(cas
         f'{{"Meta Data": {{"6. Time Zone": "US/Eastern"}}, "{DATA_KEYS[table]}": {as_json(pairs)}}}'
     )
     name = "intraday_bars/2024-06" if table == "intraday_bars" else table
-    shaped = SILVER_TABLES[table].shape("A", {name: body.encode()}, as_of=TODAY)
+    shaped = SILVER_TABLES[table].shape("A", {name: body.encode()}, at=EVENING)
     loaded, rejected = expected(table, pairs)
     columns = ["session_date", *VALUES]
     if table != "intraday_bars":
@@ -286,7 +287,7 @@ def test_a_series_that_is_torn_off_is_refused_whole_with_a_reason(case, left):
     body = f'{{"{DATA_KEYS[table]}": {as_json(pairs)}}}'.encode()
     name = "intraday_bars/2024-06" if table == "intraday_bars" else table
     with pytest.raises(PayloadError, match=f"a payload of {name} cannot be read: "):
-        SILVER_TABLES[table].shape("A", {name: body[: -min(left, len(body))]}, as_of=TODAY)
+        SILVER_TABLES[table].shape("A", {name: body[: -min(left, len(body))]}, at=EVENING)
 
 
 # Corporate actions
@@ -347,7 +348,7 @@ def test_each_good_action_is_loaded_and_each_bad_line_rejected(case):
         "dividends": json.dumps({"symbol": "A", "data": dividends}).encode(),
         "splits": json.dumps({"symbol": "A", "data": splits}).encode(),
     }
-    shaped = SILVER_TABLES["corporate_actions"].shape("A", payloads, as_of=TODAY)
+    shaped = SILVER_TABLES["corporate_actions"].shape("A", payloads, at=EVENING)
     paid, bad_dividends = actions(dividends, "ex_dividend_date", "amount")
     split, bad_splits = actions(splits, "effective_date", "split_factor")
     rows = shaped.rows.select("ex_date", "action_type", "dividend_amount", "split_ratio").rows()
@@ -385,7 +386,7 @@ def test_of_a_dropped_file_each_row_is_loaded_or_rejected(damages, precedence):
     ]
     document = {"precedence": precedence, "rows": rows}
     payloads = {"dropped_daily_bars/x": json.dumps(document).encode()}
-    shaped = SILVER_TABLES["daily_bars"].shape("A", payloads, as_of=TODAY)
+    shaped = SILVER_TABLES["daily_bars"].shape("A", payloads, at=EVENING)
     untouched = {SESSIONS[n] for n, damage in enumerate(damages) if not damage}
     claimed = {row["session_date"] for row in rows}
     loaded = shaped.rows.rows(named=True)
@@ -432,7 +433,7 @@ def test_a_company_is_loaded_if_all_that_is_given_of_it_can_be_read(damage):
     sound_one = {"Symbol": "A", "Name": "A Company", "Sector": "TECH", "Beta": "1.5", "EBITDA": "7"}
     overview = sound_one | damage
     payloads = {"companies": json.dumps(overview).encode()}
-    shaped = SILVER_TABLES["companies"].shape("A", payloads, as_of=TODAY)
+    shaped = SILVER_TABLES["companies"].shape("A", payloads, at=EVENING)
     name = overview["Name"]
     values, is_good = {}, is_given(name)
     for read, fields in ((numeral, NUMBER_FIELDS), (whole, WHOLE_FIELDS), (day, DATE_FIELDS)):
@@ -483,7 +484,7 @@ def test_each_good_line_of_a_list_is_loaded_and_each_bad_one_rejected(state, dam
     writer.writeheader()
     writer.writerows(lines)
     payloads = {f"listings/{state}": text.getvalue().encode()}
-    shaped = SILVER_TABLES["listings"].shape("", payloads, as_of=TODAY)
+    shaped = SILVER_TABLES["listings"].shape("", payloads, at=EVENING)
     good = {
         line["symbol"]
         for line in lines

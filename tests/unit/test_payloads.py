@@ -21,6 +21,11 @@ ACTIONS = SILVER_TABLES["corporate_actions"]
 COMPANIES = SILVER_TABLES["companies"]
 
 
+def evening(*day):
+    """The evening of a day, when its session is over."""
+    return datetime(*day, 18, 30, tzinfo=calendar.NEW_YORK)
+
+
 def week(close="10.0000", adjusted="9.5000", volume="100", **fields):
     return {
         "1. open": "10.0000",
@@ -62,7 +67,7 @@ def raw_day(**fields):
 @pytest.mark.parametrize("damaged", ["2029-01-05", "2026-12-04", "not a day"])
 def test_a_damaged_label_does_not_complete_the_week_that_runs(damaged):
     good = {"2026-11-24": week(), "2026-11-20": week()}
-    shaped = WEEKLY.shape("A", weekly({damaged: week(), **good}), date(2026, 11, 25))
+    shaped = WEEKLY.shape("A", weekly({damaged: week(), **good}), evening(2026, 11, 25))
     told = dict(shaped.rows.select("session_date", "is_complete").iter_rows())
     assert told == {date(2026, 11, 20): True, date(2026, 11, 24): False}
     assert shaped.rejected.height == 1
@@ -150,7 +155,7 @@ def test_a_label_that_is_no_date_is_set_apart(label):
 
 def test_a_bar_of_the_future_is_set_apart_and_the_running_week_stays():
     payload = weekly({"2024-04-19": week(), "2024-04-16": week()})
-    shaped = WEEKLY.shape("A", payload, as_of=date(2024, 4, 16))
+    shaped = WEEKLY.shape("A", payload, at=evening(2024, 4, 16))
     assert shaped.rows["session_date"].to_list() == [date(2024, 4, 16)]
     (rules,) = shaped.rejected["rules"]
     assert set(rules) == {"session_is_not_in_the_future", "session_is_in_the_calendar"}
@@ -158,14 +163,76 @@ def test_a_bar_of_the_future_is_set_apart_and_the_running_week_stays():
 
 def test_each_payload_is_held_against_its_own_day():
     payload = daily({"2024-04-15": raw_day(), "2024-04-16": raw_day()})
-    days = {"A": date(2024, 4, 15), "B": date(2025, 1, 2)}
-    together = DAILY.shape_many(dict.fromkeys(days, payload), days)
-    for ticker, day in days.items():
-        alone = DAILY.shape(ticker, payload, as_of=day)
+    came = {"A": evening(2024, 4, 15), "B": evening(2025, 1, 2)}
+    together = DAILY.shape_many(
+        dict.fromkeys(came, payload), {ticker: {"daily_bars": at} for ticker, at in came.items()}
+    )
+    for ticker, at in came.items():
+        alone = DAILY.shape(ticker, payload, at)
         assert together[ticker].rows.equals(alone.rows)
         assert together[ticker].rejected.equals(alone.rejected)
     assert together["A"].rows["session_date"].to_list() == [date(2024, 4, 15)]
     assert together["B"].rejected.is_empty()
+
+
+@pytest.mark.parametrize(
+    ("ticker", "at", "last"),
+    [
+        ("A", datetime(2026, 9, 11, 12, tzinfo=calendar.NEW_YORK), 10),
+        ("A", datetime(2026, 9, 11, 15, 59, 59, tzinfo=calendar.NEW_YORK), 10),
+        ("A", datetime(2026, 9, 11, 16, tzinfo=calendar.NEW_YORK), 11),
+        ("AZN.LON", datetime(2026, 9, 11, 12, tzinfo=calendar.NEW_YORK), 10),
+        ("AZN.LON", datetime(2026, 9, 11, 16, tzinfo=calendar.NEW_YORK), 11),
+    ],
+)
+def test_a_bar_of_a_session_that_is_not_over_is_not_taken(ticker, at, last):
+    payload = daily({"2026-09-11": raw_day(), "2026-09-10": raw_day()})
+    shaped = DAILY.shape(ticker, payload, at)
+    assert shaped.rows["session_date"].max() == date(2026, 9, last)
+    assert shaped.rejected.is_empty()
+    assert shaped.left_out == 0
+    # What is stored under its key stays.
+    kept = [] if last == 11 else [(ticker, date(2026, 9, 11))]
+    assert shaped.doubtful_keys(ticker).select("ticker", "session_date").rows() == kept
+
+
+def test_an_early_close_ends_the_session():
+    payload = daily({"2026-11-27": raw_day()})
+    early = datetime(2026, 11, 27, 13, tzinfo=calendar.NEW_YORK)
+    assert DAILY.shape("A", payload, early).rows.height == 1
+    assert DAILY.shape("A", payload, early - timedelta(seconds=1)).rows.is_empty()
+
+
+def test_a_week_is_complete_when_its_last_session_is_over():
+    payload = weekly({"2026-09-11": week(), "2026-09-04": week()})
+    for hour, is_complete in ((12, False), (16, True)):
+        shaped = WEEKLY.shape("A", payload, datetime(2026, 9, 11, hour, tzinfo=calendar.NEW_YORK))
+        assert shaped.rows.sort("session_date")["is_complete"].to_list() == [True, is_complete]
+
+
+def test_a_week_elsewhere_is_complete_once_a_bar_follows():
+    # New York is closed on Friday the 3rd, and London is not.
+    shaped = WEEKLY.shape("AZN.LON", weekly({"2026-07-02": week()}), evening(2026, 7, 2))
+    assert shaped.rows["is_complete"].to_list() == [False]
+    both = weekly({"2026-07-06": week(), "2026-07-03": week()})
+    shaped = WEEKLY.shape("AZN.LON", both, evening(2026, 7, 6))
+    assert shaped.rows.sort("session_date")["is_complete"].to_list() == [True, False]
+
+
+def test_a_file_says_itself_what_is_over():
+    rows = [
+        {
+            "session_date": "2026-09-11",
+            "open": "1",
+            "high": "1",
+            "low": "1",
+            "close": "1",
+            "volume": "5",
+        }
+    ]
+    body = json.dumps({"precedence": "fill", "rows": rows}).encode()
+    noon = datetime(2026, 9, 11, 12, tzinfo=calendar.NEW_YORK)
+    assert DAILY.shape("A", {"dropped_daily_bars/f": body}, noon).rows.height == 1
 
 
 def test_a_day_without_a_session_is_set_apart_where_the_exchange_is_known():
@@ -506,7 +573,7 @@ def test_an_ex_date_is_a_session_and_not_far_ahead(ticker, ex_date, rule):
             {"ex_dividend_date": "2024-04-15", "amount": "1"},
         ],
     )
-    shaped = ACTIONS.shape(ticker, payloads, as_of=date(2024, 4, 15))
+    shaped = ACTIONS.shape(ticker, payloads, at=evening(2024, 4, 15))
     assert shaped.rows.height == (1 if rule else 3)
     assert all(rule in rules for rules in shaped.rejected["rules"])
     in_doubt = shaped.doubtful_keys(ticker).select("ex_date", "action_type").rows()
@@ -518,7 +585,7 @@ def test_an_ex_date_may_be_in_the_future_but_no_bar_can():
     payloads = daily({"2024-05-15": adjusted}) | actions(
         dividends=[{"ex_dividend_date": "2024-06-14", "amount": "1"}]
     )
-    shaped = ACTIONS.shape("A", payloads, as_of=date(2024, 4, 15))
+    shaped = ACTIONS.shape("A", payloads, at=evening(2024, 4, 15))
     assert shaped.rows["ex_date"].to_list() == [date(2024, 6, 14)]
     assert shaped.rejected["dataset"].to_list() == ["daily_bars"]
 

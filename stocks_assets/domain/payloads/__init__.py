@@ -12,7 +12,7 @@ from datetime import UTC, date, datetime
 
 import dataframely as dy
 
-from stocks_assets.domain import datasets, schemas
+from stocks_assets.domain import calendar, datasets, schemas
 from stocks_assets.domain.payloads.actions import read_corporate_actions
 from stocks_assets.domain.payloads.bars import (
     read_daily_bars,
@@ -21,7 +21,7 @@ from stocks_assets.domain.payloads.bars import (
     read_weekly_bars,
     standing_of_reply,
 )
-from stocks_assets.domain.payloads.checking import Shaped, check
+from stocks_assets.domain.payloads.checking import Day, Shaped, check
 from stocks_assets.domain.payloads.companies import read_companies
 from stocks_assets.domain.payloads.listings import read_listings
 from stocks_assets.domain.payloads.reading import Payloads, Reading
@@ -69,24 +69,28 @@ class SilverTable:
         """Whether it is shaped once for the market and not for each ticker."""
         return all(dataset.is_of_market for dataset in self.inputs)
 
-    def shape(self, ticker: str, payloads: Payloads, as_of: date | None = None) -> Shaped:
+    def shape(self, ticker: str, payloads: Payloads, at: datetime | None = None) -> Shaped:
         """Shape the payloads of one ticker; see `shape_many`.
 
         Raises:
             PayloadError: a payload cannot be read.
         """
-        shaped = self.shape_many({ticker: payloads}, as_of)[ticker]
+        shaped = self.shape_many({ticker: payloads}, at)[ticker]
         if isinstance(shaped, PayloadError):
             raise shaped
         return shaped
 
     def shape_many(
-        self, batch: Mapping[str, Payloads], as_of: date | Mapping[str, date] | None = None
+        self,
+        batch: Mapping[str, Payloads],
+        at: datetime | Mapping[str, Mapping[str, datetime]] | None = None,
     ) -> dict[str, Shaped | PayloadError]:
         """Shape the payloads of each ticker, or say why they cannot be read.
 
-        Bars that are dated after `as_of`, which may be of each ticker and is today in UTC unless it
-        is given, break a rule.
+        `at` is when they came: all of them, or each payload of each ticker; now, unless it is
+        given. Bars that are dated after the day, in UTC, of a ticker's newest payload break a rule.
+        A daily bar of the vendor's whose session was not over then is not taken, and a period whose
+        last session was not is not complete.
         """
         readings: dict[str, Reading] = {}
         errors: dict[str, PayloadError] = {}
@@ -95,10 +99,22 @@ class SilverTable:
                 readings[ticker] = self.read(ticker, payloads)
             except PayloadError as error:
                 errors[ticker] = error
-        today = as_of or datetime.now(UTC).date()
-        days = [today[ticker] if isinstance(today, Mapping) else today for ticker in readings]
+        now = at or datetime.now(UTC)
+        days = [
+            _day(now[ticker] if isinstance(now, Mapping) else dict.fromkeys(batch[ticker], now))
+            for ticker in readings
+        ]
         shaped = check(self.schema, list(readings.values()), days)
         return errors | dict(zip(readings, shaped, strict=True))
+
+
+def _day(came: Mapping[str, datetime]) -> Day:
+    """Return the day of the payloads that came so; files say of themselves what is over."""
+    vendors = [at for name, at in came.items() if name.partition("/")[0] not in datasets.DROPPED]
+    return Day(
+        max(came.values()).astimezone(UTC).date(),
+        calendar.last_day_over(max(vendors)) if vendors else date.max,
+    )
 
 
 SILVER_TABLES: Mapping[str, SilverTable] = {

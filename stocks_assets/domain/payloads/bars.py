@@ -222,7 +222,7 @@ def _read_periods(
             pl.lit(ticker).alias("ticker"),
             start,
             *_PERIOD_VALUES,
-            # By the calendar; the check adds what later bars say, once it knows which are sound.
+            # By the calendar; the check adds when the payload came, and which later bars are sound.
             is_complete=(day("label") >= _last_sessions(start, length)).fill_null(value=False),
         ),
         series.raw,

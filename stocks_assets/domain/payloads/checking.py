@@ -10,8 +10,9 @@ import dataframely as dy
 import polars as pl
 
 from stocks_assets.domain import calendar
+from stocks_assets.domain.datasets import DROPPED_DAILY_BARS
 from stocks_assets.domain.payloads.reading import Reading, storable
-from stocks_assets.domain.schemas import KEY_RULES, NOT_STORED
+from stocks_assets.domain.schemas import KEY_RULES, NOT_STORED, DailyBars
 
 _FIRST_KNOWN_SESSION = date(1960, 1, 1)
 # Three letters name an exchange elsewhere (.LON, .TRT, .SHH), fewer a class of shares.
@@ -24,6 +25,14 @@ _REJECTED = {"dataset": pl.String(), "row_values": pl.String(), "rules": pl.List
 
 
 @dataclass(frozen=True, slots=True)
+class Day:
+    """What day it was when payloads came: in UTC, and the last one whose trading was over."""
+
+    as_of: date
+    over: date
+
+
+@dataclass(frozen=True, slots=True)
 class Shaped:
     """The rows of one ticker's payloads, or of the market's.
 
@@ -33,8 +42,9 @@ class Shaped:
     that can be read. `is_whole` tells whether the payload has the whole history: then what it has
     not is not, but for what daily bars told of under other keys than `told_by_bars`, if it has any.
     `left_out` counts rows that are neither, as another one of their key counts. `unread` has keys
-    of which the payload says something that cannot be read; `fills` are the inputs that give way
-    to whatever the vendor has said; `within` bounds the history that is whole.
+    of which the payload says something that is not taken, as it cannot be read, or as the session
+    was not over; `fills` are the inputs that give way to whatever the vendor has said; `within`
+    bounds the history that is whole.
     """
 
     rows: pl.DataFrame
@@ -70,7 +80,7 @@ class Shaped:
 
 
 def check(
-    schema: type[dy.Schema], readings: Sequence[Reading], as_of: Sequence[date]
+    schema: type[dy.Schema], readings: Sequence[Reading], days: Sequence[Day]
 ) -> list[Shaped]:
     """Tell the good rows of each reading from those that break a rule of `schema` on its day.
 
@@ -80,11 +90,12 @@ def check(
         return []
     together = pl.concat(
         reading.frame.with_columns(
-            pl.lit(number, dtype=pl.UInt32).alias("reading"), pl.lit(day).alias("as_of")
+            pl.lit(number, dtype=pl.UInt32).alias("reading"), pl.lit(day.as_of).alias("as_of")
         )
-        for number, (reading, day) in enumerate(zip(readings, as_of, strict=True))
+        for number, (reading, day) in enumerate(zip(readings, days, strict=True))
     )
-    checked = schema.filter(_with_circumstances(together, schema, max(as_of)))
+    last = max(day.as_of for day in days)
+    checked = schema.filter(_with_circumstances(together, schema, last))
     good: pl.DataFrame = checked.result
     rejected: dict[int, pl.DataFrame] = {}
     if len(checked.failure):
@@ -92,12 +103,14 @@ def check(
         good = pl.concat([good, settled])
         rejected = _by_reading(bad)
     if "is_complete" in good.columns:
-        # A later bar says that a period is over.
-        start = pl.col(schema.primary_key()[1])
-        is_over = start < start.max().over("reading")
-        good = good.with_columns(is_complete=pl.col("is_complete") | is_over)
+        good = good.with_columns(is_complete=_is_complete(schema, days))
     stored = [name for name in schema.column_names() if name not in NOT_STORED]
     good = good.select(*stored, "dataset", "reading")
+    running: dict[int, pl.DataFrame] = {}
+    if schema is DailyBars:
+        is_over = _is_over(days) | pl.col("dataset").str.starts_with(DROPPED_DAILY_BARS.name)
+        running = _by_reading(good.filter(~is_over))
+        good = good.filter(is_over) if running else good
     rows = _by_reading(good)
     nothing = good.clear().drop("reading")
     key = schema.primary_key()
@@ -110,14 +123,28 @@ def check(
             else nothing_rejected,
             reading.is_whole,
             reading.frame.height
-            - sum(part[number].height for part in (rows, rejected) if number in part),
+            - sum(part[number].height for part in (rows, rejected, running) if number in part),
             reading.told_by_bars,
-            reading.unread,
+            running[number].select(*key, "dataset") if number in running else reading.unread,
             reading.fills,
             reading.within,
         )
         for number, reading in enumerate(readings)
     ]
+
+
+def _is_over(days: Sequence[Day]) -> pl.Expr:
+    """Tell whether nobody traded any more on the `session_date` when the row came."""
+    over = pl.Series([day.over for day in days], dtype=pl.Date)
+    return pl.col("session_date") <= pl.lit(over).gather(pl.col("reading"))
+
+
+def _is_complete(schema: type[dy.Schema], days: Sequence[Day]) -> pl.Expr:
+    """Tell whether a period is over: by the calendar, which is New York's, or by a later bar."""
+    start = pl.col(schema.primary_key()[1])
+    is_last = pl.col("is_complete") & _is_over(days)
+    is_followed = start < start.max().over("reading")
+    return (is_last & ~pl.col("ticker").str.contains(_LISTED_ELSEWHERE)) | is_followed
 
 
 def _with_circumstances(frame: pl.DataFrame, schema: type[dy.Schema], last: date) -> pl.DataFrame:
