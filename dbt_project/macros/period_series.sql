@@ -1,3 +1,7 @@
+{#- Whether a ticker trades by New York's calendar: three letters after a dot name an exchange elsewhere. -#}
+{% macro is_of_new_york(ticker) -%} {{ ticker }} !~ '\.[A-Z]{3}$' {%- endmacro %}
+
+
 {#-
     The query of int_weekly_series and int_monthly_series: bars of `unit`s from the daily bars where these
     have all of the period, else the vendor's own, else, with `weeks`, those that the weeks of a month make.
@@ -155,7 +159,8 @@ found as (
 ),
 
 -- Daily bars have all of a period when none of its sessions is missing up to their last one, and the other
--- bars go no further. Where there are no others, they are what there is.
+-- bars go no further. Where these end earlier, and daily bars began before the period, a session that is
+-- missing says less than those that follow. Where there are no others, daily bars are what there is.
 chosen as (
     select
         found.ticker,
@@ -167,6 +172,10 @@ chosen as (
                 and (
                     coalesce(vendor_bars.session_date {%- if weeks %}, weekly_bars.session_date {%- endif %}) is null
                     or daily_bars.row_count >= sessions.number_in_period
+                    or (
+                        daily_bars.session_date > coalesce(vendor_bars.session_date {%- if weeks %}, weekly_bars.session_date {%- endif %})
+                        and daily_bars.previous_session is not null
+                    )
                 )
                 then 'daily'
             when vendor_bars.session_date is not null then '{{ unit }}ly'
@@ -189,7 +198,8 @@ bars as (
         daily_bars.*,
         'daily' as source,
         vendor_bars.adjusted_close as vendor_adjusted_close,
-        vendor_bars.session_date as vendor_session
+        vendor_bars.session_date as vendor_session,
+        null::boolean as is_over
     from chosen
     inner join daily_bars using (ticker, security_key, period_start)
     left join vendor_bars using (ticker, security_key, period_start)
@@ -215,7 +225,8 @@ bars as (
         null,
         chosen.source,
         vendor_bars.adjusted_close,
-        vendor_bars.session_date
+        vendor_bars.session_date,
+        vendor_bars.is_complete
     from chosen
     inner join vendor_bars using (ticker, security_key, period_start)
     left join known_actions using (ticker, security_key, period_start)
@@ -226,6 +237,7 @@ bars as (
     select
         weekly_bars.*,
         chosen.source,
+        null,
         null,
         null
     from chosen
@@ -252,6 +264,7 @@ series as (
         growth as own_growth,
         case when vendor_session = session_date then vendor_adjusted_close end as vendor_adjusted_close,
         coalesce(scale_is_doubtful, false) as scale_is_doubtful,
+        is_over,
         null::double precision as kept_split_index,
         null::double precision as kept_return_index,
         1 as {{ unit }}_number,
@@ -277,6 +290,7 @@ series as (
         null,
         vendor_adjusted_close,
         scale_is_doubtful,
+        null,
         split_index,
         total_return_index,
         {{ unit }}_number,
@@ -354,6 +368,7 @@ chained as (
         begins_after = previous_session as growth_is_exact,
         growth,
         scale_may_change,
+        is_over,
         split_index,
         total_return_index,
         {{ unit }}s_so_far::integer as {{ unit }}_number,
@@ -381,6 +396,7 @@ chained as (
         null,
         null,
         scale_is_doubtful,
+        null,
         kept_split_index,
         kept_return_index,
         {{ unit }}_number,
@@ -442,10 +458,13 @@ final as (
         case when windowed.range_is_known then windowed.high_{{ range_of }} end as high_{{ range_of }}{{ letter }},
         case when windowed.range_is_known then windowed.low_{{ range_of }} end as low_{{ range_of }}{{ letter }},
         {% endif -%}
+        -- Of the vendor's bar, silver knows. The calendar is New York's: elsewhere, the bar that follows tells.
         coalesce(
+            windowed.is_over,
             windowed.session_date >= {% if weeks -%}
             case when windowed.source = 'weekly' then ends_of_weeks.last_session else calendar.last_session end
-            {%- else -%} calendar.last_session {%- endif %},
+            {%- else -%} calendar.last_session {%- endif %}
+            and {{ is_of_new_york('windowed.ticker') }},
             false
         ) as is_complete
     from windowed

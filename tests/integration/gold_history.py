@@ -42,6 +42,7 @@ ACTIONS = {
     "dividend_amount": pl.Float64,
     "split_ratio": pl.Float64,
 }
+IN_A_LIST, IN_BARS = "bronze/splits/test", "bronze/daily_bars/test"
 KEYS = {
     "daily_bars": ("ticker", "session_date"),
     "weekly_bars": ("ticker", "week_start"),
@@ -100,7 +101,9 @@ class Silver:
                     row,
                 )
             loaded = changed.with_columns(
-                pl.lit(f"bronze/test/{self.loads:04}").alias("bronze_key"),
+                pl.col("bronze_key")
+                if "bronze_key" in frame.columns
+                else pl.lit(f"bronze/test/{self.loads:04}").alias("bronze_key"),
                 pl.lit("test").alias("load_id"),
                 pl.lit(datetime.now(UTC)).alias("loaded_at"),
                 pl.lit(datetime(2026, 1, 1, tzinfo=UTC)).alias("known_at"),
@@ -124,7 +127,7 @@ def longer_bars(daily: pl.DataFrame, key: str, period: str) -> pl.DataFrame:
             pl.col("volume").sum(),
             pl.col("dividend_amount").fill_null(0).sum(),
         )
-        .with_columns(pl.lit(True).alias("is_complete"))
+        .with_columns((pl.col(key) < pl.col(key).max().over("ticker")).alias("is_complete"))
     )
 
 

@@ -6,7 +6,7 @@ from datetime import date
 
 import polars as pl
 import pytest
-from gold_history import ACTIONS, DAILY, Silver, longer_bars, query, tables
+from gold_history import ACTIONS, DAILY, IN_A_LIST, IN_BARS, Silver, longer_bars, query, tables
 
 from stocks_assets.domain.calendar import sessions
 
@@ -105,6 +105,33 @@ class Market:
             "dividend_amount": 0.5 if kind == "dividend" else None,
             "split_ratio": 3.0 if kind == "split" else None,
         }
+        return {ticker}
+
+    def a_halt(self) -> set[str]:
+        """Sessions without a bar, in which actions fall."""
+        ticker = self.a_ticker()
+        own = self.bars[ticker]
+        days = sorted(own)
+        place = self.dice.randrange(1, max(len(days) - 8, 2))
+        for day in days[place : place + 6]:
+            del own[day]
+        for day, kind, amount in (
+            (days[place], "dividend", 0.5),
+            (days[place + 1], "split", 3.0),
+            (days[place + 2], "split", 0.5),
+        ):
+            self.actions[ticker, day, kind] = {
+                "dividend_amount": amount if kind == "dividend" else None,
+                "split_ratio": amount if kind == "split" else None,
+            }
+        return {ticker}
+
+    def a_split_under_two_dates(self) -> set[str]:
+        (ticker,) = self.a_split()
+        day = max(self.bars[ticker])
+        earlier = max(one for one in self.bars[ticker] if one < day)
+        ratio = self.bars[ticker][day]["split_coefficient"]
+        self.actions[ticker, earlier, "split"] = {"dividend_amount": None, "split_ratio": ratio}
         return {ticker}
 
     def an_action_taken_back(self) -> set[str]:
@@ -246,6 +273,7 @@ class Market:
             pl.lit("split").alias("action_type"),
             pl.lit(None, dtype=pl.Float64).alias("dividend_amount"),
             pl.col("split_coefficient").alias("split_ratio"),
+            pl.lit(IN_BARS).alias("bronze_key"),
         )
         own = pl.DataFrame(
             [
@@ -253,7 +281,7 @@ class Market:
                 for (t, day, kind), amounts in self.actions.items()
             ],
             schema=ACTIONS,
-        )
+        ).with_columns(pl.lit(IN_A_LIST).alias("bronze_key"))
         actions = pl.concat([own, inside]).unique(
             ["ticker", "ex_date", "action_type"], keep="first"
         )
@@ -280,6 +308,9 @@ EVENTS = [
     Market.a_correction_of_the_benchmark,
     Market.a_split,
     Market.a_late_action,
+    Market.a_halt,
+    Market.a_halt,
+    Market.a_split_under_two_dates,
     Market.an_action_taken_back,
     Market.an_announced_dividend,
     Market.a_lost_session,
@@ -378,3 +409,26 @@ def test_a_new_session_adds_a_row_and_a_correction_rewrites_what_follows_it(ware
     assert kept(warehouse, "fct_daily_prices") == [("BBB", DAYS[19])]
     dbt("run", *WITHOUT_VIEWS, tickers=["AAA", "BBB"])
     assert kept(warehouse, "fct_daily_prices") == []
+
+
+def test_all_actions_of_a_ticker_that_is_used_again_become_those_of_the_other_security(
+    warehouse, dbt
+):
+    market, silver = Market(random.Random(7)), Silver(warehouse)
+    market.trade("AAA", DAYS[:60])
+    # An even number of actions that are alike.
+    for day in DAYS[40:44]:
+        market.actions["AAA", day, "dividend"] = {"dividend_amount": 0.5, "split_ratio": None}
+    market.load(silver)
+    dbt("run", tickers=["AAA"])
+    rows = [(DAYS[30], "delisted"), (date(9999, 12, 31), "active")]
+    market.listings = [{"ticker": "AAA", "delisted_on": d, "status": s} for d, s in rows]
+    market.load(silver)
+    dbt("run", *WITHOUT_VIEWS, tickers=["AAA"])
+    keys = query(
+        warehouse,
+        "select distinct actions.security_key = prices.security_key as is_of_the_security "
+        "from gold.fct_corporate_actions as actions inner join gold.fct_daily_prices as prices "
+        "on actions.ticker = prices.ticker and actions.ex_date = prices.session_date",
+    )
+    assert keys["is_of_the_security"].to_list() == [True]

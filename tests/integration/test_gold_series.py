@@ -4,7 +4,7 @@ from datetime import date, timedelta
 
 import polars as pl
 import pytest
-from gold_history import ACTIONS, DAILY, Silver, longer_bars, query
+from gold_history import ACTIONS, DAILY, IN_A_LIST, IN_BARS, Silver, longer_bars, query
 from polars.testing import assert_frame_equal
 from test_gold_project import ANALYSES
 from test_gold_references import LAST, MARKET, sample_bars, store
@@ -340,3 +340,74 @@ def test_months_of_daily_bars_are_exact_to_the_day(warehouse, dbt, has_gaps):
         assert (months[f"adjusted_{name}"] / wanted - 1).abs().max() < 1e-9, name
     growth = expected["index"] / expected["index"].shift(1) - 1
     assert (months["simple_return_1m"] - growth).abs().max() < 1e-9
+
+
+def closes(ticker, days_and_closes):
+    """Flat daily bars of given closes, without what the bars of a free key lack."""
+    return pl.DataFrame(
+        [
+            {"ticker": ticker, "session_date": date(2026, 3, day), "volume": 100}
+            | dict.fromkeys(("open", "high", "low", "close"), close)
+            for day, close in days_and_closes.items()
+        ],
+        schema=DAILY,
+    )
+
+
+def action(ticker, day, amount, source=IN_A_LIST, kind="split"):
+    return {
+        "ticker": ticker,
+        "ex_date": date(2026, 3, day),
+        "action_type": kind,
+        "dividend_amount": amount if kind == "dividend" else None,
+        "split_ratio": amount if kind == "split" else None,
+        "bronze_key": source,
+    }
+
+
+def test_what_happens_in_a_halt_counts_in_the_bar_after_it_and_one_action_once(warehouse, dbt):
+    silver = Silver(warehouse)
+    silver.calendar(date(2026, 1, 1), date(2027, 12, 31))
+    bars = [
+        # Halted from the 10th to the 12th, for a reverse split of 1 for 10 and a dividend before it.
+        closes("HALT", {6: 0.5, 9: 0.5, 13: 5.2, 16: 5.2}),
+        # The list has the 4 for 1 split a day before the bars.
+        closes("TWICE", {9: 400.0, 10: 400.0, 11: 100.0, 12: 100.0}),
+        # Its split fell before its first bar.
+        closes("LATER", {9: 10.0, 10: 10.0}),
+    ]
+    silver.load("daily_bars", pl.concat(bars))
+    actions = [
+        action("HALT", 10, 0.01, kind="dividend"),
+        action("HALT", 11, 0.1),
+        action("TWICE", 10, 4.0),
+        action("TWICE", 11, 4.0, source=IN_BARS),
+        action("LATER", 6, 2.0),
+    ]
+    silver.load("corporate_actions", pl.DataFrame(actions, schema=ACTIONS | {"bronze_key": str}))
+    dbt("build", "--exclude-resource-type", "unit_test", tickers=["HALT", "LATER", "TWICE"])
+
+    prices = query(warehouse, "select * from gold.fct_daily_prices order by ticker, session_date")
+
+    def of(ticker, name):
+        return prices.filter(pl.col("ticker") == ticker)[name].to_list()
+
+    assert of("HALT", "split_ratio") == [1, 1, pytest.approx(0.1), 1]
+    # A cent per old share is ten per new one.
+    assert of("HALT", "dividend_amount") == [0, 0, pytest.approx(0.1), 0]
+    growth = 0.1 * (5.2 + 0.1) / 0.5
+    assert of("HALT", "simple_return_1d") == [None, 0, pytest.approx(growth - 1), 0]
+    assert of("TWICE", "split_ratio") == [1, 1, 4, 1]
+    assert of("TWICE", "simple_return_1d") == [None, 0, 0, 0]
+    assert of("LATER", "split_ratio") == [1, 1]
+    adjusted = query(
+        warehouse,
+        "select split_factor from gold.mart_adjusted_prices where ticker = 'TWICE' "
+        "order by session_date",
+    )
+    assert adjusted["split_factor"].to_list() == [4, 4, 1, 1]
+    listed = query(warehouse, "select ticker, ex_date from gold.fct_corporate_actions")
+    assert (("TWICE", date(2026, 3, 10)) in listed.rows()) is False
+    # It is said which action a list has under another date.
+    assert dbt.status("corporate_actions_have_one_date") == "warn"
+    assert dbt.status("corporate_actions_have_a_daily_bar") == "pass"

@@ -65,12 +65,11 @@
 {#-
     Changes of the batch's tickers, and of those that became another security, between silver and this
     model. `hashes` is a relation of ticker, period and row_hash, whose `bit_xor` up to a period is the
-    model's history_hash there; `source` is what tells the tickers of silver. `calendar`, where the rows
-    depend on dim_date, tells what kept_through of its changes comes to. Tickers are looked up one by
-    one: that is one way through the index of silver for a batch of one and of all, whatever the
+    model's history_hash there; `source` is what tells the tickers of silver. Tickers are looked up one
+    by one: that is one way through the index of silver for a batch of one and of all, whatever the
     statistics make the planner think.
 -#}
-{% macro compare_with_silver(hashes, source, calendar=none, period=none) %}
+{% macro compare_with_silver(hashes, source, period=none) %}
 {%- if not is_incremental() -%}
     {{ note_all_changed() }}
 {%- else -%}
@@ -147,40 +146,9 @@
         where
             (not compared.is_unchanged or compared.present_period > compared.stored_period)
             and (compared.stored_period is not null or compared.present_period is not null)
-    ){% if calendar %},
-
-    -- Where the calendar says something else than it did, so do the rows of every ticker.
-    recalled as (
-        select
-            tickers.ticker,
-            changes.kept_through
-        from (
-            select {{ calendar }} as kept_through
-            from ({{ news_of([ref('dim_date')]) }}) as changes
-        ) as changes
-        cross join ({{ distinct_tickers(this) }}) as tickers
-        where exists (
-            select 1
-            from {{ this }} as rows_stored
-            where
-                rows_stored.ticker = tickers.ticker
-                and rows_stored.{{ period }} > coalesce(changes.kept_through, '-infinity')
-        )
     )
 
-    select
-        ticker,
-        nullif(min(coalesce(kept_through, '-infinity')), '-infinity') as kept_through
-    from (
-        select * from differing
-        union all
-        select * from recalled
-    ) as changes
-    group by ticker;
-    {%- else %}
-
     select * from differing;
-    {%- endif %}
 
     analyze changes_of_{{ this.identifier }}
 {%- endif -%}

@@ -1,8 +1,10 @@
-{#- What fct_corporate_actions makes its rows of, as `compare_with_silver` wants it. -#}
+{#-
+    What fct_corporate_actions makes its rows of, as `compare_with_silver` wants it. Each part has the ex-date in
+    it: of two actions, equal parts would cancel each other.
+-#}
 {% macro corporate_action_hash(actions, reused) -%}
-    {{ action_hash(actions) }}
-    # hashtextextended({{ actions }}.bronze_key, {{ actions }}.row_version)
-    # coalesce(hashtextextended({{ actions }}.action_type, {{ reused }}.security_key), 0)
+    hashtextextended({{ actions }}.bronze_key, {{ action_hash(actions) }})
+    # coalesce(hashtextextended({{ actions }}.action_type, {{ security_hash(reused ~ '.security_key', actions ~ '.ex_date') }}), 0)
 {%- endmacro %}
 
 
@@ -12,7 +14,7 @@
             actions.ticker,
             actions.ex_date as period,
             {{ corporate_action_hash('actions', 'reused') }} as row_hash
-        from {{ ref('stg_corporate_actions') }} as actions
+        from {{ ref('int_corporate_actions') }} as actions
         left join {{ ref('int_reused_tickers') }} as reused
             on
                 actions.ticker = reused.ticker

@@ -1,13 +1,9 @@
 select bars.ticker, bars.session_date as period, {{ daily_bar_hash('bars') }} as row_hash
 from {{ ref('stg_daily_bars') }} as bars
 union all
-select actions.ticker, actions.ex_date, {{ action_hash('actions') }}
-from {{ ref('stg_corporate_actions') }} as actions
-where exists (
-    select 1
-    from {{ ref('stg_daily_bars') }} as bars
-    where bars.ticker = actions.ticker and bars.session_date = actions.ex_date
-)
+select actions.ticker, actions.session_date, {{ action_hash('actions') }}
+from {{ ref('int_corporate_actions') }} as actions
+where actions.session_date is not null
 union all
 select bars.ticker, bars.session_date, {{ security_hash('reused.security_key', 'bars.session_date') }}
 from {{ ref('int_reused_tickers') }} as reused

@@ -9,6 +9,7 @@ select
     adjusted_close,
     volume,
     dividend_amount,
+    is_complete,
     row_version,
     bronze_key
 from {{ source('silver', 'monthly_bars') }}

@@ -5,7 +5,8 @@ series as (
         *,
         first_value(close) over newest_first as last_close,
         first_value(split_index) over newest_first as last_split_index,
-        first_value(total_return_index) over newest_first as last_index
+        first_value(total_return_index) over newest_first as last_index,
+        row_number() over newest_first > 1 as is_followed
     from {{ ref('int_monthly_series') }}
     window newest_first as (partition by ticker, security_key order by month_start desc)
 ),
@@ -34,7 +35,7 @@ final as (
         last_close * (sma_3m / last_index) as sma_3m,
         last_close * (sma_6m / last_index) as sma_6m,
         last_close * (sma_12m / last_index) as sma_12m,
-        is_complete
+        is_complete or is_followed as is_complete
     from adjusted
 )
 

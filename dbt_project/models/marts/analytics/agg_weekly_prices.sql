@@ -5,7 +5,8 @@ series as (
         *,
         first_value(close) over newest_first as last_close,
         first_value(split_index) over newest_first as last_split_index,
-        first_value(total_return_index) over newest_first as last_index
+        first_value(total_return_index) over newest_first as last_index,
+        row_number() over newest_first > 1 as is_followed
     from {{ ref('int_weekly_series') }}
     window newest_first as (partition by ticker, security_key order by week_start desc)
 ),
@@ -37,7 +38,7 @@ final as (
         last_close * (sma_52w / last_index) as sma_52w,
         high_52w / last_split_index as high_52w,
         low_52w / last_split_index as low_52w,
-        is_complete
+        is_complete or is_followed as is_complete
     from adjusted
 )
 

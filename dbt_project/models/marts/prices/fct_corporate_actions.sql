@@ -1,3 +1,4 @@
+-- depends_on: {{ ref('stg_corporate_actions') }}
 {{ config(
     meta={'period': 'ex_date'},
     pre_hook="{{ compare_with_silver(corporate_action_hashes(), source=ref('stg_corporate_actions')) }}",
@@ -7,7 +8,7 @@
 with
 
 actions as (
-    select * from {{ changed_rows(ref('stg_corporate_actions'), period='ex_date') }} as actions
+    select * from {{ changed_rows(ref('int_corporate_actions'), period='ex_date') }} as actions
 ),
 
 reused as (

@@ -1,6 +1,6 @@
 {{ config(
     meta={'period': 'month_start'},
-    pre_hook="{{ compare_with_silver(bar_hashes(ref('stg_monthly_bars'), 'month_start'), source=ref('stg_monthly_bars'), calendar=month_before_change()) }}",
+    pre_hook="{{ compare_with_silver(bar_hashes(ref('stg_monthly_bars'), 'month_start'), source=ref('stg_monthly_bars')) }}",
     post_hook="{{ pass_changes_on() }}",
 ) }}
 
@@ -12,14 +12,6 @@ bars as (
 
 reused as (
     select * from {{ ref('int_reused_tickers') }}
-),
-
-month_ends as (
-    select
-        month_start,
-        date_day as last_session
-    from {{ ref('dim_date') }}
-    where is_last_session_of_month
 ),
 
 steps as (
@@ -35,6 +27,7 @@ steps as (
         bars.volume,
         bars.adjusted_close,
         bars.dividend_amount,
+        bars.is_complete,
         bars.bronze_key,
         {{ bar_hash('bars', 'month_start') }}
         # coalesce({{ security_hash('reused.security_key', 'bars.session_date') }}, 0) as row_hash,
@@ -58,6 +51,7 @@ steps as (
         volume,
         adjusted_close,
         dividend_amount,
+        is_complete,
         bronze_key,
         history_hash,
         false
@@ -87,11 +81,10 @@ final as (
         chained.adjusted_close,
         chained.dividend_amount,
         chained.adjusted_close / nullif(chained.previous_adjusted_close, 0) - 1 as simple_return_1m,
-        coalesce(chained.session_date >= month_ends.last_session, false) as is_complete,
+        chained.is_complete,
         chained.history_hash,
         chained.bronze_key
     from chained
-    left join month_ends on chained.month_start = month_ends.month_start
     where chained.is_new
 )
 

@@ -1,6 +1,6 @@
 {{ config(
     meta={'period': 'week_start'},
-    pre_hook="{{ compare_with_silver(bar_hashes(ref('stg_weekly_bars'), 'week_start'), source=ref('stg_weekly_bars'), calendar=week_before_change()) }}",
+    pre_hook="{{ compare_with_silver(bar_hashes(ref('stg_weekly_bars'), 'week_start'), source=ref('stg_weekly_bars')) }}",
     post_hook="{{ pass_changes_on() }}",
 ) }}
 
@@ -12,14 +12,6 @@ bars as (
 
 reused as (
     select * from {{ ref('int_reused_tickers') }}
-),
-
-week_ends as (
-    select
-        week_start,
-        date_day as last_session
-    from {{ ref('dim_date') }}
-    where is_last_session_of_week
 ),
 
 steps as (
@@ -35,6 +27,7 @@ steps as (
         bars.volume,
         bars.adjusted_close,
         bars.dividend_amount,
+        bars.is_complete,
         bars.bronze_key,
         {{ bar_hash('bars', 'week_start') }}
         # coalesce({{ security_hash('reused.security_key', 'bars.session_date') }}, 0) as row_hash,
@@ -58,6 +51,7 @@ steps as (
         volume,
         adjusted_close,
         dividend_amount,
+        is_complete,
         bronze_key,
         history_hash,
         false
@@ -87,11 +81,10 @@ final as (
         chained.adjusted_close,
         chained.dividend_amount,
         chained.adjusted_close / nullif(chained.previous_adjusted_close, 0) - 1 as simple_return_1w,
-        coalesce(chained.session_date >= week_ends.last_session, false) as is_complete,
+        chained.is_complete,
         chained.history_hash,
         chained.bronze_key
     from chained
-    left join week_ends on chained.week_start = week_ends.week_start
     where chained.is_new
 )
 
