@@ -1,11 +1,11 @@
-"""Missing sessions, found in what the warehouse knows."""
+"""Missing sessions and splits, found in what the warehouse knows."""
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 
 from stocks_assets.adapters.warehouse import Warehouse
 from stocks_assets.domain.calendar import NEW_YORK, last_closed_session, sessions
-from stocks_assets.domain.datasets import DAILY_BARS, Call
+from stocks_assets.domain.datasets import DAILY_BARS, SPLITS, Call
 from stocks_assets.domain.gaps import (
     SETTLES_AFTER,
     VENDOR_SINCE,
@@ -106,6 +106,21 @@ def count_bars(
         {holding.ticker: holding.count for holding in holdings},
     )
     return holdings, lost
+
+
+def find_unexplained(warehouse: Warehouse, tickers: Sequence[str]) -> set[str]:
+    """Return those of `tickers` whose list of splits may lack one that their newest bars tell of.
+
+    That is where a close leaps, no split is known that explains it, and the list came before the
+    vendor had had time for the session.
+    """
+    leaps = warehouse.unexplained_leaps(tickers)
+    fetches = warehouse.fetches(SPLITS.name) if leaps else {}
+    return {
+        ticker
+        for ticker, session in leaps.items()
+        if may_lack(fetches.get(Call(SPLITS.name, ticker)), session)
+    }
 
 
 def find_lacking(

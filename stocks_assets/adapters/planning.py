@@ -5,11 +5,19 @@ from datetime import UTC, datetime
 
 import polars as pl
 
-from stocks_assets.adapters.gaps import find_lacking
+from stocks_assets.adapters.gaps import find_lacking, find_unexplained
 from stocks_assets.adapters.sources.port import Source
 from stocks_assets.adapters.warehouse import Warehouse
 from stocks_assets.domain.calendar import NEW_YORK
-from stocks_assets.domain.datasets import DAILY_BARS, DATASETS, MARKET, Call, Dataset, parts_of
+from stocks_assets.domain.datasets import (
+    DAILY_BARS,
+    DATASETS,
+    MARKET,
+    SPLITS,
+    Call,
+    Dataset,
+    parts_of,
+)
 from stocks_assets.domain.gaps import Holding
 from stocks_assets.domain.listings import delisted_since, listed_since
 from stocks_assets.domain.payloads import SILVER_TABLES
@@ -39,7 +47,14 @@ def make_plan(
     fetches, priorities = warehouse.fetches(), warehouse.priorities()
     listings = warehouse.listings()
     delisted, listed = delisted_since(listings), listed_since(listings)
-    lacking = find_lacking(warehouse, tickers, now, holdings)
+    lacking = {
+        Call(dataset.name, ticker)
+        for dataset, found in (
+            (DAILY_BARS, find_lacking(warehouse, tickers, now, holdings)),
+            (SPLITS, find_unexplained(warehouse, tickers)),
+        )
+        for ticker in found
+    }
     wants = (
         Want(
             call,
@@ -47,7 +62,7 @@ def make_plan(
             fetches.get(call),
             delisted.get(call.ticker),
             listed.get(call.ticker),
-            is_lacking=call.dataset == DAILY_BARS.name and call.ticker in lacking,
+            is_lacking=call in lacking,
         )
         for dataset in DATASETS.values()
         if source.offers(dataset)

@@ -38,6 +38,10 @@ _SECONDS_BETWEEN_LOOKS = 5
 # A call waits up to 15 minutes for the budget, then for the vendor.
 _LONGEST_CALL = "20min"
 _log = logging.getLogger(__name__)
+# A close that is more than so many times that of the bar before, or less than its part, and in how
+# many of the newest bars it is looked for. Few shares move so far in a day, and all of splits but
+# the smallest do.
+_LEAP, _LEAPS_IN = 1.4, 10
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _LISTINGS: Mapping[str, pl.DataType] = {
     "ticker": pl.String(),
@@ -847,6 +851,31 @@ class Warehouse:
             )
         parts = bars.sort("ticker", "session_date").partition_by("ticker", as_dict=True)
         return {str(ticker): part.drop("ticker") for (ticker,), part in parts.items()}
+
+    def unexplained_leaps(self, tickers: Sequence[str]) -> dict[str, date]:
+        """Return the newest of the last sessions at which a close leapt without a known split.
+
+        Tickers that have none are left out.
+        """
+        with self.connect() as connection:
+            rows = connection.execute(
+                "select asked.ticker, max(leaps.session_date) "
+                "from unnest(%(tickers)s::text[]) as asked (ticker) cross join lateral ("
+                "  select bars.session_date, bars.close, "
+                "    lag(bars.close) over by_session as before, "
+                "    lag(bars.session_date) over by_session as since "
+                "  from (select session_date, close from silver.daily_bars "
+                "    where ticker = asked.ticker "
+                "    order by session_date desc limit %(bars)s) as bars "
+                "  window by_session as (order by bars.session_date)) as leaps "
+                "where not leaps.close between leaps.before / %(leap)s and leaps.before * %(leap)s "
+                "and not exists (select from silver.corporate_actions as actions "
+                "  where actions.ticker = asked.ticker and actions.action_type = 'split' "
+                "  and actions.ex_date > leaps.since and actions.ex_date <= leaps.session_date) "
+                "group by asked.ticker",
+                {"tickers": list(tickers), "bars": _LEAPS_IN, "leap": _LEAP},
+            ).fetchall()
+        return dict(rows)
 
     def changes_of_bars(self) -> Changes | None:
         """Return what the server has counted of `silver.daily_bars`; None where it does not count.

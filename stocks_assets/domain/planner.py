@@ -68,7 +68,8 @@ class Want:
 
     `delisted_on` is the last day on which the ticker could have traded, where that is known, and
     `listed_on` the first day of the listing that it has now.
-    `is_lacking` tells that sessions are missing that the last answer came too early to have.
+    `is_lacking` tells that sessions are missing, or a split, that the last answer came too early to
+    have.
     """
 
     call: Call

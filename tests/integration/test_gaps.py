@@ -10,7 +10,7 @@ import pytest
 from stocks_assets.adapters import silver
 from stocks_assets.adapters.backlog import find_behind
 from stocks_assets.adapters.dbt_project import project_digest
-from stocks_assets.adapters.gaps import count_bars, find_gaps, find_lacking
+from stocks_assets.adapters.gaps import count_bars, find_gaps, find_lacking, find_unexplained
 from stocks_assets.adapters.sources.sample import SampleSource
 from stocks_assets.adapters.warehouse import Warehouse
 from stocks_assets.defs.catch_up import catch_up
@@ -83,6 +83,31 @@ def test_a_week_without_the_machine_is_seen_and_filled_and_what_nobody_has_is_no
     told = checked(world)
     assert told.passed
     assert told.metadata["sessions_the_vendor_has_not"].value == (len(since) - 4) * len(TICKERS)
+
+
+def test_a_close_that_leaps_makes_the_list_of_splits_due_once(world):
+    ticker, *others = TICKERS
+    world.add(*TICKERS)
+    assert world.refresh(sample(OFF_SINCE), TICKERS, layers=INGEST).success
+    age_fetches(world, datetime(2026, 11, 13, 18, 30, tzinfo=NEW_YORK))
+    assert find_unexplained(world.warehouse, TICKERS) == set()
+    with world.warehouse.connect() as connection:
+        connection.execute(
+            "update silver.daily_bars set open = close / 4, high = close / 4, low = close / 4, "
+            "close = close / 4 where ticker = any(%s) and session_date = %s",
+            ([ticker, others[0]], OFF_SINCE),
+        )
+        # One of them is known to be split.
+        connection.execute(
+            "insert into silver.corporate_actions (ticker, ex_date, action_type, split_ratio, "
+            "bronze_key, known_at, row_version, load_id, loaded_at) "
+            "values (%s, %s, 'split', 4, 'bronze/splits/test', now(), 0, 'test', now())",
+            (others[0], OFF_SINCE),
+        )
+    assert find_unexplained(world.warehouse, TICKERS) == {ticker}
+    # What the vendor has not when it has had its time, it is not asked for again.
+    age_fetches(world, datetime(2026, 11, 13, 22, 30, tzinfo=NEW_YORK))
+    assert find_unexplained(world.warehouse, TICKERS) == set()
 
 
 class Free(SampleSource):

@@ -171,6 +171,22 @@ def test_what_may_be_new_is_asked_for_after_each_session_though_the_vendor_did_n
     assert is_asked(a_week_ago, NOW)
 
 
+def test_daily_bars_that_were_had_at_noon_are_due_after_the_close():
+    noon = Checked(datetime(2026, 11, 20, 17, tzinfo=UTC), "Data")
+    assert not due(DAILY_BARS, noon, datetime(2026, 11, 20, 20, 59, tzinfo=UTC))
+    assert due(DAILY_BARS, noon, datetime(2026, 11, 20, 21, tzinfo=UTC))
+    evening = Checked(datetime(2026, 11, 20, 23, 30, tzinfo=UTC), "Data")
+    assert not due(DAILY_BARS, evening, datetime(2026, 11, 23, 20, 59, tzinfo=UTC))
+    assert due(DAILY_BARS, evening, datetime(2026, 11, 23, 21, tzinfo=UTC))
+
+
+def test_a_list_of_splits_that_may_lack_one_is_due_before_its_time():
+    yesterday = Checked(NOW - timedelta(days=1), "Data")
+    assert not due(SPLITS, yesterday, NOW)
+    call = Call("splits", "A")
+    assert is_due(Want(call, Priority.NORMAL, yesterday, is_lacking=True), NOW)
+
+
 def test_at_a_weekend_what_may_be_new_is_left_alone():
     friday_evening = refused(datetime(2026, 11, 20, 23, 30, tzinfo=UTC), 1)
     assert not due(DAILY_BARS, friday_evening, datetime(2026, 11, 23, 4, tzinfo=UTC))
