@@ -78,14 +78,23 @@ class SilverLoad:
 class Rejections:
     """How many rows a table took and did not, the latter by rule, and objects it took nothing of.
 
-    A refused object is (ticker, bronze key, reason). It counts until a newer object of the same
-    payload is loaded: one of another payload does not say what it would have said.
+    A refused object is (ticker, bronze key, reason); those count whose refusal stands.
     """
 
     loaded: int
     rejected: int
     by_rule: list[tuple[str, int]]
     refused: list[tuple[str, str, str]]
+
+
+class Refusal(NamedTuple):
+    """An object that a table took nothing of, and why."""
+
+    ticker: str
+    table_name: str
+    refused_at: datetime
+    reason: str
+    bronze_key: str
 
 
 class RejectedRow(NamedTuple):
@@ -505,25 +514,30 @@ class Warehouse:
                 ).format(_REJECTED),
                 {"table": table},
             ).fetchall()
-            refused = connection.execute(
-                "select ticker, bronze_key, reason from ops.refused_objects "
-                "where table_name = %s order by refused_at desc, bronze_key",
-                (table,),
-            ).fetchall()
         assert loaded is not None
-        loads = self.silver_loads(table, [ticker for ticker, _, _ in refused])
-        made_up_for = {
-            (ticker, key.payload_name): key.fetched_at
-            for ticker, load in loads.items()
-            for key in map(BronzeKey.parse, load.bronze_keys)
-        }
-        standing = []
-        for ticker, text, reason in refused:
-            key = BronzeKey.parse(text)
-            newer = made_up_for.get((ticker, key.payload_name))
-            if newer is None or newer < key.fetched_at:
-                standing.append((ticker, text, reason))
-        return Rejections(int(loaded[0]), int(loaded[1]), by_rule, standing)
+        refused = [(one.ticker, one.bronze_key, one.reason) for one in self.refusals(table=table)]
+        return Rejections(int(loaded[0]), int(loaded[1]), by_rule, refused)
+
+    def refusals(
+        self, *, table: str | None = None, tickers: Sequence[str] | None = None
+    ) -> list[Refusal]:
+        """Return the refusals that stand, newest first: of one table, of some tickers, or all."""
+        with self.connect() as connection:
+            rows = connection.execute(
+                "select refused.ticker, refused.table_name, refused.refused_at, refused.reason, "
+                "refused.bronze_key, coalesce(loads.bronze_keys, '{}') "
+                "from ops.refused_objects refused left join ops.silver_loads loads "
+                "on loads.table_name = refused.table_name and loads.ticker = refused.ticker "
+                "where (%(table)s::text is null or refused.table_name = %(table)s) "
+                "and (%(tickers)s::text[] is null or refused.ticker = any(%(tickers)s)) "
+                "order by refused.refused_at desc, refused.bronze_key",
+                {"table": table, "tickers": None if tickers is None else list(tickers)},
+            ).fetchall()
+        return [
+            Refusal(*row)
+            for *row, loaded in rows
+            if not BronzeKey.parse(row[-1]).is_made_up_for_by(map(BronzeKey.parse, loaded))
+        ]
 
     def rejected_labels(self, table: str) -> dict[str, list[str]]:
         """Return, by ticker, the vendor's labels of the bars that `rejections` counts."""

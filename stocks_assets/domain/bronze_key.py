@@ -9,6 +9,7 @@ ended. The content hash in the key lets the same reply be recognised from a list
 
 import hashlib
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal, Self
@@ -67,6 +68,16 @@ class BronzeKey:
     def call(self) -> Call:
         """What was asked for."""
         return Call(self.dataset, self.ticker, self.part)
+
+    def is_made_up_for_by(self, loaded: Iterable[Self]) -> bool:
+        """Tell whether an object of the same payload, as new or newer, is among those `loaded`.
+
+        One of another payload does not say what this one would have said.
+        """
+        return any(
+            key.payload_name == self.payload_name and key.fetched_at >= self.fetched_at
+            for key in loaded
+        )
 
     @staticmethod
     def prefix(dataset: str) -> str:

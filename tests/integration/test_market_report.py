@@ -15,12 +15,20 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from stocks_assets.adapters.bronze import BronzeStore
 from stocks_assets.adapters.report.download import download
-from stocks_assets.adapters.report.reading import Market
+from stocks_assets.adapters.report.reading import Market, page_reader, read_market
 from stocks_assets.adapters.report.rendering import Cover, overview_of, render, rows_of
 from stocks_assets.adapters.report.storing import Reports
 from stocks_assets.adapters.sources.sample import SampleSource
 from stocks_assets.domain.outcomes import TransportFailed
-from stocks_assets.domain.report import INDEX, Health, decode, pack, price_digits, unpack
+from stocks_assets.domain.report import (
+    INDEX,
+    SHOWN,
+    Health,
+    decode,
+    pack,
+    price_digits,
+    unpack,
+)
 from stocks_assets.domain.sample_market import SampleMarket
 from stocks_assets.errors import SettingsError, StackError
 
@@ -208,6 +216,58 @@ def test_the_page_of_a_ticker_has_the_figures_of_gold(reported):
     keys = {key for load in found["loads"] for key in load["bronze_keys"]}
     assert keys
     assert keys <= set(reported.world.objects())
+
+
+def page_of(reported, ticker):
+    """The page of one ticker as it would be made now."""
+    warehouse = reported.world.warehouse
+    with page_reader(warehouse, read_market(warehouse, NOW)) as reader:
+        [page] = reader.pages([ticker])
+    return page
+
+
+def test_a_refusal_is_told_until_a_newer_object_of_the_same_payload_loads(reported):
+    [ticker] = TICKERS[:1]
+    key = f"bronze/splits/2026-11-30/230000.000000_{ticker}_0123456789abcdef.json.gz"
+    with reported.world.warehouse.connect() as connection:
+        # What was loaded after the refusal is of other payloads.
+        connection.execute(
+            "insert into ops.refused_objects select 'corporate_actions', %s, %s, 'no list', "
+            "min(loaded_at) - interval '1 day' from ops.silver_loads where ticker = %s",
+            (ticker, key, ticker),
+        )
+    page = page_of(reported, ticker)
+    assert page.health.refused == 1
+    [told] = page.bundle["refused"]
+    assert (told["table_name"], told["reason"], told["bronze_key"]) == (
+        *("corporate_actions", "no list", key),
+    )
+    with reported.world.warehouse.connect() as connection:
+        connection.execute(
+            "update ops.refused_objects set bronze_key = replace(bronze_key, '2026-11-30', '2026-11-01')"
+        )
+    assert page_of(reported, ticker).health.refused == 0
+    with reported.world.warehouse.connect() as connection:
+        connection.execute("delete from ops.refused_objects where reason = 'no list'")
+
+
+def test_all_restatements_count_of_which_the_newest_are_listed(reported):
+    [ticker] = TICKERS[:1]
+    before = page_of(reported, ticker).health.restatements
+    with reported.world.warehouse.connect() as connection:
+        connection.execute(
+            "insert into silver.restated_closes (table_name, ticker, restated_at, class, keys, "
+            "old_values, new_values, old_bronze_keys, new_bronze_key) "
+            "select 'weekly_bars', %s, now() - n * interval '1 hour', 'dividend', "
+            "array['2026-11-09'::date], array[2.0], array[1.0], array['a'], 'b' "
+            "from generate_series(1, %s) n",
+            (ticker, SHOWN + 5),
+        )
+    page = page_of(reported, ticker)
+    with reported.world.warehouse.connect() as connection:
+        connection.execute("delete from silver.restated_closes where new_bronze_key = 'b'")
+    assert page.health.restatements == before + SHOWN + 5
+    assert len(page.bundle["restatements"]) == SHOWN
 
 
 def test_a_report_that_would_say_the_same_is_not_made_again(reported):

@@ -97,6 +97,27 @@ def test_the_key_of_a_quarantined_reply_comes_back_from_its_text(key, outcome):
         BronzeKey.parse(str(quarantined))
 
 
+@pytest.mark.parametrize(
+    ("dataset", "part", "hours", "is_made_up_for"),
+    [
+        ("splits", "", 24, True),
+        ("splits", "", 0, True),
+        ("splits", "", -24, False),
+        ("daily_bars", "", 24, False),
+        ("splits", "2026-11", 24, False),
+    ],
+)
+def test_an_object_is_made_up_for_by_one_as_new_of_the_same_payload_alone(
+    dataset, part, hours, is_made_up_for
+):
+    monday = datetime(2026, 11, 16, 23, tzinfo=UTC)
+    key = BronzeKey("splits", "A", monday, "0" * 16)
+    other = BronzeKey(dataset, "A", monday + timedelta(hours=hours), "1" * 16, part)
+    older = BronzeKey("splits", "A", monday - timedelta(days=1), "2" * 16)
+    assert key.is_made_up_for_by([other, older]) is is_made_up_for
+    assert not key.is_made_up_for_by([])
+
+
 def test_a_time_without_a_zone_makes_no_key():
     with pytest.raises(ValueError, match="no time zone"):
         BronzeKey("weekly_bars", "A", datetime(2026, 1, 1), "0" * 16)

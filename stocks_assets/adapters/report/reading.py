@@ -62,7 +62,7 @@ _ACTIONS = """
 _RESTATEMENTS = """
     select * from (
         select ticker, restated_at, table_name, class, columns, rows_changed, first_key, last_key,
-            factor, new_bronze_key,
+            factor, new_bronze_key, count(*) over (partition by ticker) as rows,
             row_number() over (partition by ticker order by restated_at desc, table_name) as place
         from silver.restatements where ticker = any(%s)
     ) ranked where place <= %s order by ticker, place
@@ -77,13 +77,6 @@ _REJECTED = """
             select from ops.silver_loads loads where loads.table_name = rejected.table_name
             and loads.ticker = rejected.ticker and rejected.bronze_key = any(loads.bronze_keys))
     ) ranked where place <= %s order by ticker, place
-"""
-_REFUSED = """
-    select ticker, table_name, refused_at, reason, bronze_key from ops.refused_objects refused
-    where ticker = any(%s) and not exists (select from ops.silver_loads loads
-        where loads.table_name = refused.table_name and loads.ticker = refused.ticker
-        and loads.loaded_at > refused.refused_at)
-    order by ticker, refused_at desc
 """
 _DIFFERENCES = """
     select ticker, session_date, finding, simple_return, vendor_simple_return, difference,
@@ -184,16 +177,19 @@ def read_market(warehouse: Warehouse, now: datetime) -> Market:
 def page_reader(warehouse: Warehouse, market: Market) -> Iterator["PageReader"]:
     """Yield what reads pages of tickers, on connections of its own."""
     with warehouse.reader() as read, warehouse.connect() as connection:
-        yield PageReader(read, connection, market)
+        yield PageReader(read, connection, market, warehouse)
 
 
 class PageReader:
     """Reads what is shown of tickers, many at a time."""
 
-    def __init__(self, read: Reader, connection: psycopg.Connection, market: Market) -> None:
+    def __init__(
+        self, read: Reader, connection: psycopg.Connection, market: Market, warehouse: Warehouse
+    ) -> None:
         self._read = read
         self._connection = connection
         self._market = market
+        self._warehouse = warehouse
         self._lines = {line["ticker"]: line for line in market.lines}
 
     def pages(self, tickers: Sequence[str]) -> Iterator[Page]:
@@ -201,7 +197,7 @@ class PageReader:
         daily, weekly = self._daily(tickers), self._weekly(tickers)
         profiles, actions = self._rows(_PROFILES, tickers), self._rows(_ACTIONS, tickers)
         restated = self._rows(_RESTATEMENTS, tickers, SHOWN)
-        rejected, refused = self._rows(_REJECTED, tickers, SHOWN), self._rows(_REFUSED, tickers)
+        rejected, refused = self._rows(_REJECTED, tickers, SHOWN), self._refused(tickers)
         differences = self._rows(_DIFFERENCES, tickers)
         loads, fetches = self._rows(_LOADS, tickers), self._rows(_FETCHES, tickers)
         for ticker in tickers:
@@ -213,7 +209,7 @@ class PageReader:
                 missing=sum(gap.sessions for gap, may_be_had in gaps if may_be_had),
                 unavailable=sum(gap.sessions for gap, may_be_had in gaps if not may_be_had),
                 differences=len(differences[ticker]),
-                restatements=len(restated[ticker]),
+                restatements=next((row["rows"] for row in restated[ticker]), 0),
                 failure="; ".join(f"{f['dataset']}: {f['reason'] or f['outcome']}" for f in failed)
                 or None,
                 behind=_behind(gaps),
@@ -253,6 +249,13 @@ class PageReader:
             for row in cursor.execute(statement, (list(tickers), *more)):
                 row.pop("place", None)
                 found[row.pop("ticker")].append(row)
+        return found
+
+    def _refused(self, tickers: Sequence[str]) -> Mapping[str, list[dict[str, Any]]]:
+        found: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        for refusal in self._warehouse.refusals(tickers=tickers):
+            row = refusal._asdict()
+            found[row.pop("ticker")].append(row)
         return found
 
     def _daily(self, tickers: Sequence[str]) -> Mapping[str, pl.DataFrame]:
