@@ -1,6 +1,6 @@
 """What a series of gold is: a security's, exact to the day where days are known, right or null."""
 
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import polars as pl
 import pytest
@@ -8,6 +8,8 @@ from gold_history import ACTIONS, DAILY, IN_A_LIST, IN_BARS, Silver, longer_bars
 from polars.testing import assert_frame_equal
 from test_gold_project import ANALYSES
 from test_gold_references import LAST, MARKET, sample_bars, store
+
+from stocks_assets.adapters.report.reading import page_reader, read_market
 
 SERIES = {
     "gold.fct_daily_prices": "session_date",
@@ -90,6 +92,60 @@ def test_each_security_of_a_reused_ticker_is_what_it_would_be_under_a_ticker_of_
         ).item()
         == key
     )
+
+
+def test_the_report_of_a_reused_ticker_is_of_the_company_that_has_it_now(warehouse, dbt):
+    one, other = MARKET.tickers(2)[0], MARKET.tickers(8)[-1]
+    bars = sample_bars([one, other]).filter(pl.col("session_date") > date(2023, 1, 1))
+    # Where the vendor's adjusted closes are wrong, the report counts differences.
+    wrong = pl.when(pl.col("session_date").dt.month() == 6).then(1.1).otherwise(1.0)
+    bars = bars.with_columns(pl.col("adjusted_close") * wrong)
+    end = date(2025, 10, 15)
+    old = bars.filter((pl.col("ticker") == one) & (pl.col("session_date") <= end))
+    new = bars.filter((pl.col("ticker") == other) & (pl.col("session_date") > end))
+    silver = Silver(warehouse)
+    silver.calendar(date(2019, 1, 1), date(2027, 12, 31))
+    listings = [
+        (t, d, s)
+        for t in ("TWO", "LATE")
+        for d, s in ((end, "delisted"), (date(9999, 12, 31), "active"))
+    ]
+    silver.load(
+        "listings",
+        pl.DataFrame(listings, schema=["ticker", "delisted_on", "status"], orient="row"),
+    )
+    store(
+        silver,
+        pl.concat(
+            moved_to(frame, ticker)
+            for frame, ticker in (
+                (old, "TWO"),
+                (new, "TWO"),
+                (new, "NEW"),
+                (old, "LATE"),
+                (new, "LATE"),
+            )
+        ),
+    )
+    # Of the company that came later there are weeks alone.
+    is_late = (pl.col("ticker") == "LATE") & (pl.col("session_date") > end)
+    silver.load("daily_bars", silver.stored["daily_bars"].filter(~is_late).drop("row_version"))
+    dbt("run")
+    now = datetime(2026, 11, 14, 3, tzinfo=UTC)
+    market = read_market(warehouse, now)
+    with page_reader(warehouse, market) as reader:
+        pages = {page.ticker: page for page in reader.pages(["LATE", "NEW", "TWO"])}
+    assert pages["NEW"].health.differences > 0
+    assert pages["TWO"].bundle == pages["NEW"].bundle
+    assert pages["TWO"].health == pages["NEW"].health
+    late = pages["LATE"].bundle
+    assert late["w"]["t"] == pages["NEW"].bundle["w"]["t"]
+    assert late["actions"] == pages["NEW"].bundle["actions"]
+    assert late["d"]["t"]["d"] == []
+    of_days = ("first_session", "last_session", "sessions", "volatility", "dividends", "splits")
+    assert [late["summary"][name] for name in of_days] == [None] * len(of_days)
+    [line] = [line for line in market.lines if line["ticker"] == "LATE"]
+    assert (line["price_source"], line["maximum_drawdown"]) == ("weekly", None)
 
 
 def test_prices_next_to_nothing_stop_nobody(warehouse, dbt):

@@ -28,12 +28,13 @@ NEEDS = (
 # How many sessions of the whole market are shown.
 _MARKET_SESSIONS = 504
 
+# A ticker that was used again has series of several companies: shown is the one that has it now.
 _LINES = """
     select latest.*, summary.first_session, summary.last_session, summary.sessions,
         summary.simple_return_total, summary.simple_return_yearly, summary.volatility,
         summary.sharpe_ratio_252d, summary.maximum_drawdown, summary.dividends, summary.splits
     from gold.mart_latest_prices latest
-    left join gold.mart_ticker_summary summary using (ticker)
+    left join gold.mart_ticker_summary summary using (ticker, security_key)
     order by ticker
 """
 _DAILY = {
@@ -48,7 +49,7 @@ _DAILY = {
 }
 _WEEKLY = SQL(
     "select ticker, session_date, adjusted_close from gold.agg_weekly_prices "
-    "where ticker = any({}) order by ticker, session_date"
+    "where ticker = any({}) and security_key = any({}) order by ticker, session_date"
 )
 _PROFILES = """
     select ticker, has_profile, description, asset_type, exchange, country, industry,
@@ -57,7 +58,8 @@ _PROFILES = """
 """
 _ACTIONS = """
     select ticker, ex_date, action_type, dividend_amount, split_ratio, payment_date, bronze_key
-    from gold.fct_corporate_actions where ticker = any(%s) order by ticker, ex_date desc
+    from gold.fct_corporate_actions where ticker = any(%s) and security_key = any(%s)
+    order by ticker, ex_date desc
 """
 _RESTATEMENTS = """
     select * from (
@@ -81,7 +83,8 @@ _REJECTED = """
 _DIFFERENCES = """
     select ticker, session_date, finding, simple_return, vendor_simple_return, difference,
         tolerance, implied_dividend, implied_split
-    from gold.recon_adjusted_close where ticker = any(%s) order by ticker, session_date desc
+    from gold.recon_adjusted_close where ticker = any(%s) and security_key = any(%s)
+    order by ticker, session_date desc
 """
 _LOADS = """
     select ticker, table_name, coalesce(stored_count, row_count) as row_count,
@@ -195,10 +198,14 @@ class PageReader:
     def pages(self, tickers: Sequence[str]) -> Iterator[Page]:
         """Yield the pages of `tickers`, in their order."""
         daily, weekly = self._daily(tickers), self._weekly(tickers)
-        profiles, actions = self._rows(_PROFILES, tickers), self._rows(_ACTIONS, tickers)
+        securities = self._securities(tickers)
+        profiles, actions = (
+            self._rows(_PROFILES, tickers),
+            self._rows(_ACTIONS, tickers, securities),
+        )
         restated = self._rows(_RESTATEMENTS, tickers, SHOWN)
         rejected, refused = self._rows(_REJECTED, tickers, SHOWN), self._refused(tickers)
-        differences = self._rows(_DIFFERENCES, tickers)
+        differences = self._rows(_DIFFERENCES, tickers, securities)
         loads, fetches = self._rows(_LOADS, tickers), self._rows(_FETCHES, tickers)
         for ticker in tickers:
             gaps = self._market.gaps.get(ticker, ())
@@ -270,12 +277,13 @@ class PageReader:
                 self._read(
                     SQL(
                         "select ticker, session_date, {columns} from {table} "
-                        "where ticker = any({tickers}) and session_date > {start} "
-                        "order by ticker, session_date"
+                        "where ticker = any({tickers}) and security_key = any({securities}) "
+                        "and session_date > {start} order by ticker, session_date"
                     ).format(
                         columns=SQL(", ").join(map(Identifier, columns)),
                         table=Identifier("gold", table),
                         tickers=Literal(those),
+                        securities=Literal(self._securities(those)),
                         start=Literal(start),
                     )
                 )
@@ -288,7 +296,13 @@ class PageReader:
         return _by_ticker(pl.concat(frames)) if frames else {}
 
     def _weekly(self, tickers: Sequence[str]) -> Mapping[str, pl.DataFrame]:
-        return _by_ticker(self._read(_WEEKLY.format(Literal(list(tickers)))))
+        return _by_ticker(
+            self._read(_WEEKLY.format(Literal(list(tickers)), Literal(self._securities(tickers))))
+        )
+
+    def _securities(self, tickers: Sequence[str]) -> list[int]:
+        """Return the securities that `tickers` stand for now; no two tickers share one."""
+        return [self._lines[ticker]["security_key"] for ticker in tickers]
 
 
 def _by_ticker(frame: pl.DataFrame) -> dict[str, pl.DataFrame]:
