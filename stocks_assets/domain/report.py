@@ -148,11 +148,30 @@ def decode(encoded: Mapping[str, Any]) -> list[float | None]:
     return values
 
 
-def price_digits(highest: float | None) -> int:
-    """Return the digits after the point that make a chart of prices up to `highest` smooth."""
-    if not highest or not math.isfinite(highest) or highest <= 0:
+def price_digits(lowest: float | None, highest: float | None) -> int:
+    """Return the digits after the point that prices from `lowest` to `highest` are kept to.
+
+    The highest keep five significant digits, which makes a chart smooth, and the lowest four: as
+    many as a page shows of prices below 1. `lowest` is the lowest above 0. None keeps more than
+    fifteen, of which a browser's numbers are no whole ones.
+    """
+    places = [
+        math.floor(math.log10(price))
+        for price in (lowest, highest)
+        if price and 0 < price < math.inf
+    ]
+    if not places:
         return 2
-    return min(max(2, 4 - math.floor(math.log10(highest))), 10)
+    return max(2, min(10, max(4 - max(places), 3 - min(places)), 14 - max(places)))
+
+
+def volume_digits(highest: float | None) -> int:
+    """Return the digits that volumes up to `highest` are kept to: four, and to thousands at least.
+
+    Numbers of more than fifteen digits are no whole ones in a browser.
+    """
+    places = len(str(round(highest or 0)))
+    return -max(0, min(3, places - 4), places - 15)
 
 
 def sparkline(values: Sequence[float] | None) -> str:
@@ -175,10 +194,10 @@ def market_row(row: Mapping[str, Any], health: Health) -> list[Any]:
         row["currency"],
         row["session_date"].isoformat(),
         _significant(row["close"], 7),
-        *(_significant(row[name], 4) for name in RETURNS),
-        *(_significant(row[name], 5) for name in ("high_52w", "low_52w", "sma_50", "sma_200")),
+        *(_significant(row[name], 6) for name in RETURNS),
+        *(_significant(row[name], 7) for name in ("high_52w", "low_52w", "sma_50", "sma_200")),
         *(
-            _significant(row[name], 3)
+            _significant(row[name], 5)
             for name in (
                 *("rsi_14", "volume_ratio_20", "volatility_252d", "beta_252d"),
                 *("sharpe_ratio_252d", "drawdown", "maximum_drawdown"),
@@ -207,19 +226,20 @@ def bundle(daily: pl.DataFrame, weekly: pl.DataFrame, more: Mapping[str, Any]) -
         "d": _daily(daily),
         "w": {
             "t": _days(weekly["session_date"]),
-            "c": encode(weekly["adjusted_close"], price_digits(_highest(weekly["adjusted_close"]))),
+            "c": encode(weekly["adjusted_close"], price_digits(*_ends(weekly["adjusted_close"]))),
         },
         **{name: _plain(value) for name, value in more.items()},
     }
 
 
 def _daily(daily: pl.DataFrame) -> dict[str, Any]:
-    digits = price_digits(_highest(daily["split_adjusted_high"]))
-    traded = _highest(daily["split_adjusted_volume"])
+    [lowest, _], [_, highest] = (_ends(daily[f"split_adjusted_{name}"]) for name in ("low", "high"))
+    digits = price_digits(lowest, highest)
+    _, traded = _ends(daily["split_adjusted_volume"])
     return {
         "t": _days(daily["session_date"]),
         **{_SHORT[name]: encode(daily[name], digits) for name in _PRICES},
-        "v": encode(daily["split_adjusted_volume"], -max(0, len(str(round(traded or 0))) - 4)),
+        "v": encode(daily["split_adjusted_volume"], volume_digits(traded)),
         "rsi": encode(daily["rsi_14"], 1),
         "dd": encode(daily["drawdown"], 4),
     }
@@ -229,9 +249,11 @@ def _days(dates: pl.Series) -> dict[str, Any]:
     return encode(dates.to_physical(), 0)
 
 
-def _highest(values: pl.Series) -> float | None:
-    highest = values.cast(pl.Float64).max()
-    return None if highest is None else float(str(highest))
+def _ends(values: pl.Series) -> tuple[float | None, float | None]:
+    """Return the lowest and the highest of the finite `values` above 0."""
+    numbers = values.to_numpy().astype(np.float64)
+    known = numbers[(numbers > 0) & np.isfinite(numbers)]
+    return (float(known.min()), float(known.max())) if known.size else (None, None)
 
 
 def _significant(value: float | None, digits: int) -> float | None:

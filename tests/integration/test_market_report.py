@@ -196,7 +196,7 @@ def test_the_page_of_a_ticker_has_the_figures_of_gold(reported):
     assert [epoch + timedelta(days=day) for day in decode(found["d"]["t"])] == gold[
         "session_date"
     ].to_list()
-    digits = price_digits(gold["c"].max() * 1.05)
+    digits = price_digits(gold["c"].min(), gold["c"].max())
     for short, name, kept in (
         ("c", "c", digits),
         ("s200", "sma_200", digits),

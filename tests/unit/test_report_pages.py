@@ -24,10 +24,12 @@ from stocks_assets.domain.report import (
     decode,
     encode,
     files_of,
+    market_row,
     pack,
     price_digits,
     sparkline,
     unpack,
+    volume_digits,
 )
 
 SESSION = date(2026, 11, 24)
@@ -128,8 +130,62 @@ def test_what_is_packed_comes_back_and_is_letters_and_digits_alone(value):
 
 
 def test_digits_follow_the_price():
-    assert [price_digits(highest) for highest in (5000, 312.5, 61, 4.4, 0.05)] == [2, 2, 3, 4, 6]
-    assert [price_digits(highest) for highest in (None, 0, math.nan, math.inf)] == [2] * 4
+    prices = (5000, 312.5, 61, 4.4, 0.05)
+    assert [price_digits(price, price) for price in prices] == [2, 2, 3, 4, 6]
+    assert [price_digits(price, price) for price in (None, 0, math.nan, math.inf)] == [2] * 4
+    assert price_digits(0.0832, 5412.87) == 5
+    assert price_digits(1e-30, 5412.87) == 10
+    assert price_digits(1e-6, 1e9) == 5
+
+
+def test_the_lowest_prices_keep_their_digits_beside_high_ones():
+    lows = [0.0832, 0.5, 5200.0]
+    daily = pl.DataFrame(
+        {
+            **dict.fromkeys(DAILY_COLUMNS, [1.0] * 3),
+            "session_date": [SESSION] * 3,
+            "split_adjusted_low": lows,
+            "split_adjusted_high": [0.1, 0.6, 5412.87],
+        }
+    )
+    weekly = pl.DataFrame({"session_date": [SESSION] * 3, "adjusted_close": lows})
+    found = bundle(daily, weekly, {})
+    assert decode(found["d"]["l"]) == decode(found["w"]["c"]) == lows
+    assert decode(found["d"]["h"])[-1] == 5412.87
+
+
+@pytest.mark.parametrize(
+    ("highest", "digits"),
+    [(None, 0), (9999, 0), (123_456, -2), (1.23e9, -3), (4e16, -3), (5e17, -3), (5e19, -5)],
+)
+def test_volumes_are_kept_to_thousands_at_least(highest, digits):
+    assert volume_digits(highest) == digits
+
+
+def test_a_small_volume_beside_a_large_one_is_not_none():
+    volumes = [350_000.0, 1.23e9]
+    daily = pl.DataFrame(
+        {
+            **dict.fromkeys(DAILY_COLUMNS, [1.0] * 2),
+            "session_date": [SESSION] * 2,
+            "split_adjusted_volume": volumes,
+        }
+    )
+    weekly = pl.DataFrame({"session_date": [SESSION], "adjusted_close": [1.0]})
+    assert decode(bundle(daily, weekly, {})["d"]["v"]) == volumes
+
+
+def test_figures_have_all_the_digits_that_are_shown_of_them():
+    figures = {
+        "high_52w": 5412.87,
+        "low_52w": 1234.56,
+        "sma_50": 98765.43,
+        "simple_return_1y": 10.4934,
+        "volume_ratio_20": 123.45,
+        "volatility_252d": 1.2346,
+    }
+    row = market_row(line("AAA", **figures), Health())
+    assert set(figures.values()) <= {value for value in row if isinstance(value, float)}
 
 
 def test_a_sparkline_goes_from_the_lowest_to_the_highest():
