@@ -34,12 +34,12 @@ class Headline:
 
 MARKET: Mapping[str, Headline] = {
     "mart_latest_prices": Headline(
-        "Largest moves of the last session",
+        "Largest returns of the last session",
         (
-            *("ticker", "company_name", "close", "change_fraction", "simple_return_1m"),
+            *("ticker", "company_name", "close", "simple_return_1d", "simple_return_1m"),
             *("simple_return_1y", "rsi_14"),
         ),
-        "abs(change_fraction) desc nulls last, ticker",
+        "abs(simple_return_1d) desc nulls last, ticker",
         rows=10,
         of_last_session=True,
     ),

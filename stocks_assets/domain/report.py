@@ -210,8 +210,9 @@ def market_row(row: Mapping[str, Any], health: Health) -> list[Any]:
 
 
 RETURNS: Final = (
+    # Of prices alone: the next one has the day's dividend.
     "change_fraction",
-    *(f"simple_return_{span}" for span in ("1w", "1m", "3m", "6m", "1y")),
+    *(f"simple_return_{span}" for span in ("1d", "1w", "1m", "3m", "6m", "1y")),
 )
 
 

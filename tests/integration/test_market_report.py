@@ -9,6 +9,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
+import polars as pl
 import pytest
 from conftest import World, bucket, empty_warehouse, materializations
 from playwright.sync_api import Browser, Page, sync_playwright
@@ -21,9 +22,11 @@ from stocks_assets.adapters.report.storing import Reports
 from stocks_assets.adapters.sources.sample import SampleSource
 from stocks_assets.domain.outcomes import TransportFailed
 from stocks_assets.domain.report import (
+    DAILY_COLUMNS,
     INDEX,
     SHOWN,
     Health,
+    bundle,
     decode,
     pack,
     price_digits,
@@ -456,6 +459,61 @@ def test_a_report_of_many_files_is_one_to_walk_through(reported, visit, tmp_path
     assert found.page.url.endswith(f"tickers-001.html#/{first}")
 
 
+def line(ticker, **more):
+    """What the marts say of a ticker in its last session."""
+    numbers = (
+        *("change_fraction", "simple_return_1d", "simple_return_1w", "simple_return_1m"),
+        *("simple_return_3m", "simple_return_6m", "simple_return_1y"),
+        *("high_52w", "low_52w", "sma_50", "sma_200", "rsi_14", "volume_ratio_20"),
+        *("volatility_252d", "beta_252d", "sharpe_ratio_252d", "drawdown", "maximum_drawdown"),
+    )
+    return {
+        "ticker": ticker,
+        "company_name": ticker,
+        "sector": "ENERGY",
+        "currency": "USD",
+        "session_date": SESSION,
+        "close": 1.5,
+        "volume": 1,
+        "recent_adjusted_closes": None,
+        **dict.fromkeys(numbers, 0.1),
+        **more,
+    }
+
+
+def written_page(lines, **more):
+    """A page of tickers that have no bars to draw; `more` is what their pages show."""
+    columns = dict.fromkeys([*DAILY_COLUMNS, "adjusted_close"], pl.Float64())
+    nothing = pl.DataFrame(schema={**columns, "session_date": pl.Date()})
+    lists = (
+        *("actions", "restatements", "rejected", "refused", "differences", "gaps"),
+        *("loads", "fetches"),
+    )
+    shown = {"summary": {}, "profile": {}, **dict.fromkeys(lists, ()), **more}
+    packed = pack(bundle(nothing, nothing, shown))
+    market = Market(lines, [], [], [], SESSION, {})
+    names = [one["ticker"] for one in lines]
+    cover = Cover(SESSION, NOW, [(name, name, INDEX) for name in names])
+    rows = rows_of(market, dict.fromkeys(names, Health()))
+    return render(cover, INDEX, rows, dict.fromkeys(names, packed), overview_of(market))
+
+
+def test_a_special_dividend_is_no_loss(visit, tmp_path):
+    lines = [
+        line("PAYS", close=80.0, change_fraction=-0.2, simple_return_1d=0.0),
+        line("LOSES", close=99.0, change_fraction=-0.01, simple_return_1d=-0.01),
+    ]
+    path = tmp_path / "index.html"
+    path.write_bytes(written_page(lines))
+    found = visit()
+    found.go(path.as_uri())
+    assert found.page.locator(".move b:first-child").all_inner_texts() == ["LOSES"]
+    found.go(f"{path.as_uri()}#/PAYS")
+    assert "20.00 % on the day" in found.page.locator(".quote").inner_text()
+    returns = found.page.locator("section", has_text="Returns, dividends reinvested")
+    assert returns.locator("tr", has_text="1 day").inner_text().split("\t")[-1] == "0.0 %"
+
+
 def test_names_that_are_markup_are_shown_and_do_nothing(visit, tmp_path: Path):
     names = [
         "</script><script>alert(1)</script>",
@@ -463,68 +521,13 @@ def test_names_that_are_markup_are_shown_and_do_nothing(visit, tmp_path: Path):
         "javascript:alert(1)",
         'A&B "C"',
     ]
-    numbers = (
-        "change_fraction",
-        "simple_return_1w",
-        "simple_return_1m",
-        "simple_return_3m",
-        "simple_return_6m",
-        "simple_return_1y",
-        "high_52w",
-        "low_52w",
-        "sma_50",
-        "sma_200",
-        "rsi_14",
-        "volume_ratio_20",
-        "volatility_252d",
-        "beta_252d",
-        "sharpe_ratio_252d",
-        "drawdown",
-        "maximum_drawdown",
-    )
-    lines = [
-        {
-            "ticker": name,
-            "company_name": name,
-            "sector": name,
-            "currency": name,
-            "session_date": SESSION,
-            "close": 1.5,
-            "volume": 1,
-            "recent_adjusted_closes": None,
-            **dict.fromkeys(numbers, 0.1),
-        }
-        for name in names
-    ]
-    nothing = {"k": 0, "d": []}
-    short = (
-        "o",
-        "h",
-        "l",
-        "c",
-        "s20",
-        "s50",
-        "s200",
-        "e12",
-        "e26",
-        "bu",
-        "bl",
-        "m",
-        "ms",
-        "v",
-        "rsi",
-        "dd",
-        "t",
-    )
-    bundle = pack(
-        {
-            "d": dict.fromkeys(short, nothing),
-            "w": {"t": nothing, "c": nothing},
-            "summary": {},
-            "profile": {"has_profile": True, "description": names[1], "industry": names[0]},
-            "actions": [],
-            "restatements": [],
-            "rejected": [
+    lines = [line(name, company_name=name, sector=name, currency=name) for name in names]
+    path = tmp_path / "index.html"
+    path.write_bytes(
+        written_page(
+            lines,
+            profile={"has_profile": True, "description": names[1], "industry": names[0]},
+            rejected=[
                 {
                     "table_name": names[0],
                     "rules": names,
@@ -532,18 +535,9 @@ def test_names_that_are_markup_are_shown_and_do_nothing(visit, tmp_path: Path):
                     "bronze_key": names[0],
                 }
             ],
-            "refused": [],
-            "differences": [],
-            "gaps": [{"text": names[1], "may_be_had": True}],
-            "loads": [],
-            "fetches": [],
-        }
+            gaps=[{"text": names[1], "may_be_had": True}],
+        )
     )
-    market = Market(lines, [], [], [], SESSION, {})
-    cover = Cover(SESSION, NOW, [(name, name, INDEX) for name in names])
-    path = tmp_path / "index.html"
-    rows = rows_of(market, dict.fromkeys(names, Health()))
-    path.write_bytes(render(cover, INDEX, rows, dict.fromkeys(names, bundle), overview_of(market)))
     found = visit()
     found.go(path.as_uri())
     assert len(found.column(1)) == len(names)

@@ -46,8 +46,9 @@ HOSTILE = [
 
 def line(ticker: str, company: str = "A company", **more: object) -> dict:
     numbers = (
-        *("change_fraction", "simple_return_1w", "simple_return_1m", "simple_return_3m"),
-        *("simple_return_6m", "simple_return_1y", "high_52w", "low_52w", "sma_50", "sma_200"),
+        *("change_fraction", "simple_return_1d", "simple_return_1w", "simple_return_1m"),
+        *("simple_return_3m", "simple_return_6m", "simple_return_1y"),
+        *("high_52w", "low_52w", "sma_50", "sma_200"),
         *("rsi_14", "volume_ratio_20", "volatility_252d", "beta_252d", "sharpe_ratio_252d"),
         *("drawdown", "maximum_drawdown"),
     )
@@ -173,6 +174,11 @@ def test_a_small_volume_beside_a_large_one_is_not_none():
     )
     weekly = pl.DataFrame({"session_date": [SESSION], "adjusted_close": [1.0]})
     assert decode(bundle(daily, weekly, {})["d"]["v"]) == volumes
+
+
+def test_the_return_of_a_day_has_its_dividend_and_the_change_of_the_price_has_not():
+    row = market_row(line("AAA", change_fraction=-0.2, simple_return_1d=0.0), Health())
+    assert row[6:8] == [-0.2, 0.0]
 
 
 def test_figures_have_all_the_digits_that_are_shown_of_them():

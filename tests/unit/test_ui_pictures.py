@@ -111,3 +111,8 @@ def test_a_table_has_no_more_rows_than_are_shown_at_once():
     text = headlines.as_markdown(headline, [(f"TICKER{n}", 1.5) for n in range(500)])
     assert len(text) < charts.SHOWN_AT_ONCE
     assert text.count("1.50") > 50
+
+
+def test_no_table_takes_the_change_of_a_price_for_a_return():
+    for headline in (*headlines.MARKET.values(), *headlines.PER_TICKER.values()):
+        assert "change" not in " ".join((*headline.columns, headline.order_by)), headline.title

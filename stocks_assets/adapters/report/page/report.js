@@ -23,7 +23,7 @@
   }
   const page = await unpack($("page").textContent);
   const bundles = new Map([...document.querySelectorAll("script[data-ticker]")].map((s) => [s.dataset.ticker, s]));
-  const FIELDS = ["ticker", "company", "sector", "currency", "date", "close", "d1", "w1", "m1", "m3", "m6", "y1", "high", "low",
+  const FIELDS = ["ticker", "company", "sector", "currency", "date", "close", "change", "d1", "w1", "m1", "m3", "m6", "y1", "high", "low",
     "sma50", "sma200", "rsi", "volumeRatio", "volatility", "beta", "sharpe", "drawdown", "maxDrawdown", "volume", "spark", "health"];
   const HEALTH = ["rejected", "refused", "missing", "unavailable", "differences", "restatements", "failure", "behind"];
   const named = (names, values) => Object.fromEntries(names.map((name, i) => [name, values[i]]));
@@ -172,9 +172,9 @@
     const found = [];
     if (last) {
       const [, count, up, down, same, highs, lows, ranged, above50, above200] = last;
-      const bar = h("div", { class: "split", role: "img", "aria-label": `${up} rose, ${down} fell, ${same} unchanged` },
+      const bar = h("div", { class: "split", role: "img", "aria-label": `${up} closed higher, ${down} lower, ${same} the same` },
         h("i", { style: { flex: String(up), background: "var(--up)" } }), h("i", { style: { flex: String(same + Math.max(0, count - up - down - same)), background: "var(--line)" } }), h("i", { style: { flex: String(down), background: "var(--down)" } }));
-      found.push(tile("Rose and fell", [h("span", { class: "up" }, F0.format(up)), h("span", { class: "dim" }, " / "), h("span", { class: "down" }, F0.format(down))], bar));
+      found.push(tile("Closed higher and lower", [h("span", { class: "up" }, F0.format(up)), h("span", { class: "dim" }, " / "), h("span", { class: "down" }, F0.format(down))], bar));
       found.push(tile("Above their 200-day average", percent(above200, 0), `above the 50-day one: ${percent(above50, 0)}`));
       found.push(tile("New 52-week highs and lows", [h("span", { class: "up" }, F0.format(highs)), h("span", { class: "dim" }, " / "), h("span", { class: "down" }, F0.format(lows))], `of ${F0.format(ranged)} with a year of sessions`));
     }
@@ -223,7 +223,7 @@
 
   function breadth(market) {
     if (market.breadth.length < 2) return null;
-    const box = h("div", { class: "chart", role: "img", "aria-label": "Share of tickers above their 50- and 200-day averages, and how many more rose than fell, session by session" });
+    const box = h("div", { class: "chart", role: "img", "aria-label": "Share of tickers above their 50- and 200-day averages, and how many more closed higher than lower, session by session" });
     const legend = h("div", { class: "legend" });
     const place = h("div");
     box.append(legend, place);
@@ -238,7 +238,7 @@
       });
       const net = drawn.addSeries(LWC.HistogramSeries, { ...quiet, priceFormat: { type: "custom", formatter: (v) => F0.format(v), minMove: 1 } }, 1);
       net.setData(market.breadth.map((row, i) => ({ time: times[i], value: row[2] - row[3], color: colour(row[2] >= row[3] ? "up" : "down") })));
-      all.push(["more rose than fell", "c6", net, (v) => F0.format(v)]);
+      all.push(["more closed higher than lower", "c6", net, (v) => F0.format(v)]);
       drawn.panes()[0].setStretchFactor(3);
       drawn.panes()[1].setStretchFactor(1.3);
       follow(drawn, legend, all, times.at(-1));
@@ -362,7 +362,7 @@
       h("nav", { class: "crumbs", "aria-label": "Tickers" }, h("a", { href: home }, "← All tickers"), h("div", { class: "right" }, step(-1, "‹ Previous", "Previous ticker"), step(1, "Next ›", "Next ticker"))),
       h("div", { class: "head" },
         h("div", { class: "who" }, h("h1", {}, ticker, " ", h("span", { class: "dim", style: { fontWeight: "500" } }, row.company !== ticker ? row.company : "")), h("p", {}, facts || "No profile of the company is stored.")),
-        h("div", { class: "quote" }, h("div", { class: "price" }, price(row.close), h("small", {}, row.currency || "")), h("div", {}, known(row.d1) && [move(row.d1, 2), h("span", { class: "dim" }, " on the day, ")], h("span", { class: "dim" }, row.date)),
+        h("div", { class: "quote" }, h("div", { class: "price" }, price(row.close), h("small", {}, row.currency || "")), h("div", {}, known(row.change) && [move(row.change, 2), h("span", { class: "dim" }, " on the day, ")], h("span", { class: "dim" }, row.date)),
           h("a", { class: `badge ${well ? "" : "warn"}`, href: "#quality", onclick: (event) => { event.preventDefault(); $("quality").scrollIntoView({ behavior: "smooth" }); } }, well ? "✓ data complete" : `! ${ails(row)[0]}`))),
       h("div", { class: "grid" }, priceCard(ticker, row, data), returnsCard(row, data), riskCard(row, data), eventsCard(data), qualityCard(row, data), provenanceCard(data), aboutCard(profile)));
   }
