@@ -46,8 +46,8 @@ MARKET: Mapping[str, Headline] = {
     "mart_ticker_summary": Headline(
         "Highest yearly returns",
         (
-            *("ticker", "company_name", "simple_return_yearly", "volatility_252d"),
-            "maximum_drawdown",
+            *("ticker", "company_name", "first_session", "simple_return_yearly"),
+            *("volatility_252d", "maximum_drawdown"),
         ),
         "simple_return_yearly desc nulls last, ticker",
         rows=10,

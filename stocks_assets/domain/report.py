@@ -204,6 +204,7 @@ def market_row(row: Mapping[str, Any], health: Health) -> list[Any]:
             )
         ),
         row["volume"],
+        _plain(row["first_session"]),
         sparkline(row["recent_adjusted_closes"]),
         health.as_list(),
     ]

@@ -475,6 +475,7 @@ def line(ticker, **more):
         "session_date": SESSION,
         "close": 1.5,
         "volume": 1,
+        "first_session": SESSION - timedelta(days=140),
         "recent_adjusted_closes": None,
         **dict.fromkeys(numbers, 0.1),
         **more,
@@ -512,6 +513,20 @@ def test_a_special_dividend_is_no_loss(visit, tmp_path):
     assert "20.00 % on the day" in found.page.locator(".quote").inner_text()
     returns = found.page.locator("section", has_text="Returns, dividends reinvested")
     assert returns.locator("tr", has_text="1 day").inner_text().split("\t")[-1] == "0.0 %"
+
+
+def test_a_drawdown_says_since_when(visit, tmp_path):
+    path = tmp_path / "index.html"
+    path.write_bytes(written_page([line("AAA", drawdown=-0.1, maximum_drawdown=-0.2)]))
+    since = f"since {SESSION - timedelta(days=140)}"
+    found = visit()
+    found.go(path.as_uri())
+    [cells] = found.page.locator("main tr.link").all_inner_texts()
+    assert f"10.0 %\n{since}" in cells
+    found.go(f"{path.as_uri()}#/AAA")
+    risk = found.page.locator("section", has_text="Range, trend and risk").inner_text()
+    assert f"Drawdown {since}" in risk
+    assert f"Deepest drawdown {since}" in risk
 
 
 def test_names_that_are_markup_are_shown_and_do_nothing(visit, tmp_path: Path):

@@ -60,6 +60,7 @@ def line(ticker: str, company: str = "A company", **more: object) -> dict:
         "session_date": SESSION,
         "close": 12.3456789,
         "volume": 1000,
+        "first_session": SESSION - timedelta(days=140),
         "recent_adjusted_closes": [1.0, 2.0, 3.0],
         **dict.fromkeys(numbers, 0.25),
         **more,

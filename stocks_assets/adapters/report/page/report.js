@@ -24,7 +24,7 @@
   const page = await unpack($("page").textContent);
   const bundles = new Map([...document.querySelectorAll("script[data-ticker]")].map((s) => [s.dataset.ticker, s]));
   const FIELDS = ["ticker", "company", "sector", "currency", "date", "close", "change", "d1", "w1", "m1", "m3", "m6", "y1", "high", "low",
-    "sma50", "sma200", "rsi", "volumeRatio", "volatility", "beta", "sharpe", "drawdown", "maxDrawdown", "volume", "spark", "health"];
+    "sma50", "sma200", "rsi", "volumeRatio", "volatility", "beta", "sharpe", "drawdown", "maxDrawdown", "volume", "first", "spark", "health"];
   const HEALTH = ["rejected", "refused", "missing", "unavailable", "differences", "restatements", "failure", "behind"];
   const named = (names, values) => Object.fromEntries(names.map((name, i) => [name, values[i]]));
   const rows = page.rows.map((values) => {
@@ -320,6 +320,7 @@
       const lines = found.slice(0, sorting.shown).map((row) => h("tr", { class: "link", onclick: (event) => { if (!event.target.closest("a")) location.href = linkTo(row.ticker); } }, visible.map(([one, , show, width]) => {
         if (one === "ticker") return h("td", { class: "name" }, h("a", { href: linkTo(row.ticker) }, h("b", {}, row.ticker)), !isWell(row) && h("span", { class: "down", title: ails(row).join("; ") }, " !"), h("small", {}, row.company));
         if (one === "spark") return h("td", { class: width }, spark(row.spark, row.spark && row.spark.at(-1) >= row.spark[0]));
+        if (one === "drawdown") return h("td", { class: width + sortedBy(one) }, signed(row.drawdown), known(row.drawdown) && h("small", { class: "dim", style: { display: "block" } }, `since ${row.first}`));
         if (one === "close") return h("td", { class: width }, price(row.close), row.date < newest && h("small", { class: "dim", style: { display: "block" } }, row.date));
         return h("td", { class: width + sortedBy(one) }, show(row[one]));
       })));
@@ -449,7 +450,7 @@
         line("MACD", "c1", d.m, pane, {}, (v) => F2.format(v));
         line("signal", "c2", d.ms, pane, { lineWidth: 1 }, (v) => F2.format(v));
       } else {
-        under(drawn, d.t, d.dd, pane, all);
+        under(drawn, d.t, d.dd, pane, all, `drawdown since ${data.summary.first_session}`);
       }
     });
     drawn.panes().forEach((pane, i) => pane.setStretchFactor(i ? 96 : 360));
@@ -463,11 +464,11 @@
     follow(drawn, legend, all, last);
   }
 
-  function under(drawn, times, values, pane, all) {
+  function under(drawn, times, values, pane, all, name) {
     const series = drawn.addSeries(LWC.BaselineSeries, { ...quiet, lineWidth: 1.5, baseValue: { type: "price", price: 0 }, bottomLineColor: colour("down"), bottomFillColor1: colour("down-soft"), bottomFillColor2: colour("down-soft"), topLineColor: colour("down"),
       priceFormat: { type: "custom", formatter: (v) => `${F0.format(v)} %`, minMove: 0.01 } }, pane);
     series.setData(points(times, values.map((v) => (known(v) ? v * 100 : null))));
-    all.push(["drawdown", "down", series, (v) => `${F1.format(v)} %`]);
+    all.push([name, "down", series, (v) => `${F1.format(v)} %`]);
   }
 
   function drawWeekly(box, w) {
@@ -482,7 +483,7 @@
     const all = [["adjusted close of the week", "c1", series, price]];
     if (falls) {
       let highest = 0;
-      under(drawn, w.t, w.c.map((v) => { if (known(v)) highest = Math.max(highest, v); return known(v) && highest ? v / highest - 1 : null; }), 1, all);
+      under(drawn, w.t, w.c.map((v) => { if (known(v)) highest = Math.max(highest, v); return known(v) && highest ? v / highest - 1 : null; }), 1, all, `drawdown since ${dayOf(w.t[0])}`);
       drawn.panes()[0].setStretchFactor(360);
       drawn.panes()[1].setStretchFactor(110);
     }
@@ -519,8 +520,8 @@
       stats([
         ["RSI 14", known(row.rsi) ? F0.format(row.rsi) : null], ["50-day average", known(row.sma50) ? price(row.sma50) : null], ["200-day average", known(row.sma200) ? price(row.sma200) : null],
         ["Volume", known(row.volume) ? COMPACT.format(row.volume) : null], ["Volume / 20-day mean", known(row.volumeRatio) ? F2.format(row.volumeRatio) : null], ["Volatility, 1 year", known(row.volatility) ? percent(row.volatility) : null],
-        ["Sharpe ratio, 1 year", known(row.sharpe) ? F2.format(row.sharpe) : null], ["Beta, 1 year", known(row.beta) ? F2.format(row.beta) : null], ["Drawdown", known(row.drawdown) ? signed(row.drawdown) : null], ["Deepest drawdown", known(row.maxDrawdown) ? signed(row.maxDrawdown) : null],
-        ["First session", s.first_session], ["Sessions", known(s.sessions) ? F0.format(s.sessions) : null],
+        ["Sharpe ratio, 1 year", known(row.sharpe) ? F2.format(row.sharpe) : null], ["Beta, 1 year", known(row.beta) ? F2.format(row.beta) : null], [`Drawdown since ${row.first}`, known(row.drawdown) ? signed(row.drawdown) : null], [`Deepest drawdown since ${row.first}`, known(row.maxDrawdown) ? signed(row.maxDrawdown) : null],
+        ["First daily session", row.first], ["Daily sessions", known(s.sessions) ? F0.format(s.sessions) : null],
       ])]);
   }
 
