@@ -22,7 +22,7 @@ _SHOWN: Final = 40
 class Headline:
     """What is shown of a mart: which columns of the first rows in which order.
 
-    `of_last_session` takes just the rows of the newest session.
+    `of_last_session` takes just the rows of the market's last session.
     """
 
     title: str
@@ -63,8 +63,14 @@ MARKET: Mapping[str, Headline] = {
     "mart_daily_market_summary": Headline(
         "Last sessions",
         (
-            *("session_date", "median_simple_return_1d", "best_ticker", "best_simple_return_1d"),
-            *("worst_ticker", "worst_simple_return_1d", "benchmark_simple_return_1d"),
+            *("session_date", "tickers", "median_simple_return_1d"),
+            *(
+                "best_ticker",
+                "best_simple_return_1d",
+                "worst_ticker",
+                "worst_simple_return_1d",
+                "benchmark_simple_return_1d",
+            ),
         ),
         "session_date desc",
     ),

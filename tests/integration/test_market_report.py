@@ -15,6 +15,7 @@ from conftest import World, bucket, empty_warehouse, materializations
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from stocks_assets.adapters.bronze import BronzeStore
+from stocks_assets.adapters.headlines import market_headline
 from stocks_assets.adapters.report.download import download
 from stocks_assets.adapters.report.reading import Market, page_reader, read_market
 from stocks_assets.adapters.report.rendering import Cover, overview_of, render, rows_of
@@ -271,6 +272,79 @@ def test_all_restatements_count_of_which_the_newest_are_listed(reported):
         connection.execute("delete from silver.restated_closes where new_bronze_key = 'b'")
     assert page.health.restatements == before + SHOWN + 5
     assert len(page.bundle["restatements"]) == SHOWN
+
+
+@pytest.fixture
+def ahead(reported) -> Iterator[str]:
+    """A ticker that alone has the session after the last one, in other money than all others."""
+    first, *_ = TICKERS
+    copied = (
+        "insert into gold.{table} select (jsonb_populate_record(rows, jsonb_build_object("
+        "'session_date', rows.session_date + 1) || '{more}')).* from gold.{table} rows "
+        "where session_date = '{day}' and {condition}"
+    )
+    with reported.world.warehouse.connect() as connection:
+        for table, more, condition in (
+            ("fct_daily_prices", "{}", f"ticker = '{first}'"),
+            ("mart_daily_market_summary", '{"tickers": 1}', "true"),
+            ("mart_market_breadth", '{"tickers": 1}', "true"),
+            ("mart_sector_performance", '{"tickers": 1}', "true"),
+        ):
+            connection.execute(
+                copied.format(table=table, more=more, condition=condition, day=SESSION)
+            )
+        connection.execute("create table public.kept as select * from gold.mart_latest_prices")
+        connection.execute(
+            "update gold.mart_latest_prices set session_date = session_date + 1, currency = 'GBX' "
+            "where ticker = %s",
+            (first,),
+        )
+    yield first
+    with reported.world.warehouse.connect() as connection:
+        for table in (
+            *("fct_daily_prices", "mart_daily_market_summary"),
+            *("mart_market_breadth", "mart_sector_performance"),
+        ):
+            connection.execute(f"delete from gold.{table} where session_date > '{SESSION}'")
+        connection.execute("delete from gold.mart_latest_prices")
+        connection.execute("insert into gold.mart_latest_prices select * from public.kept")
+        connection.execute("drop table public.kept")
+
+
+def test_the_session_of_the_market_is_not_that_of_the_first_ticker_to_have_the_next(
+    reported, ahead, visit, tmp_path
+):
+    warehouse = reported.world.warehouse
+    market = read_market(warehouse, NOW)
+    assert market.session == SESSION
+    assert {row["session_date"] for row in market.sectors} == {SESSION}
+    overview = overview_of(market)
+    assert overview["session"] == [SESSION.isoformat(), len(TICKERS), len(TICKERS)]
+    assert overview["breadth"][-1][0] == SESSION.isoformat()
+    for mart in ("mart_latest_prices", "mart_sector_performance"):
+        headline = market_headline(warehouse, mart)
+        assert headline.count("\n") >= 4
+        assert ahead not in headline
+    path = tmp_path / "index.html"
+    reported.reports.make(warehouse, NOW, keep=30)
+    path.write_bytes(reported.reports.page(reported.reports.find(), INDEX))
+    found = visit()
+    found.go(path.as_uri())
+    tiles = found.page.locator(".tiles").inner_text()
+    assert f"Session\n{SESSION}\n3 of 3 tickers" in tiles
+    assert "in 2 of 3 tickers, those in USD" in tiles
+    movers = found.page.locator("section", has_text="Gained most").inner_text()
+    assert f"2 of 3 tickers: those whose last session is {SESSION}." in movers
+    assert ahead not in movers
+
+
+def test_amounts_of_different_currencies_are_no_sum(reported, ahead):
+    traded = read_market(reported.world.warehouse, NOW).traded
+    [(value,)] = reported.world.query(
+        "select sum(close * volume order by ticker) from gold.fct_daily_prices "
+        f"where session_date = '{SESSION}' and ticker <> '{ahead}'"
+    ).rows()
+    assert traded == {"currency": "USD", "tickers": len(TICKERS) - 1, "value": value}
 
 
 def test_a_report_that_would_say_the_same_is_not_made_again(reported):

@@ -294,6 +294,53 @@ def test_a_page_of_tickers_has_no_overview_but_knows_where_all_are():
     assert carried["home"] == INDEX
 
 
+def sessions_of(*tickers: int) -> tuple[list[dict], list[dict]]:
+    """Rows of the marts of breadth and summary: sessions up to SESSION that so many tickers have."""
+    days = [SESSION - timedelta(days=n) for n in range(len(tickers))][::-1]
+    counts = ("advancers", "decliners", "unchanged", "new_highs", "new_lows", "with_52w_range")
+    breadth = [
+        {
+            **dict.fromkeys(counts, 1),
+            "session_date": day,
+            "tickers": count,
+            "share_above_sma_50": 0.5,
+            "share_above_sma_200": 0.5,
+        }
+        for day, count in zip(days, tickers, strict=True)
+    ]
+    returns = ("mean_simple_return_1d", "median_simple_return_1d", "benchmark_simple_return_1d")
+    summary = [
+        {
+            "session_date": day,
+            "tickers": count,
+            "benchmark_ticker": "BBB",
+            **dict.fromkeys(returns, count / 1000),
+        }
+        for day, count in zip(days, tickers, strict=True)
+    ]
+    return breadth, summary
+
+
+def test_the_overview_is_of_the_session_that_most_tickers_have():
+    today, before = SESSION, SESSION - timedelta(days=1)
+    market = Market([line("AAA")], *sessions_of(500, 3, 498, 40), [], SESSION, {})
+    assert market.session == before
+    found = overview_of(market)
+    assert found["session"] == [before.isoformat(), 498, 500]
+    assert found["summary"]["mean"] == 0.498
+    shown = [row[0] for row in found["breadth"]]
+    assert shown == [(today - timedelta(days=n)).isoformat() for n in (3, 1)]
+    assert [row[0] for row in found["benchmark"]] == shown
+
+
+def test_where_there_are_weeks_alone_the_session_is_that_of_most_of_them():
+    friday = SESSION - timedelta(days=4)
+    lines = [line(name, session_date=friday) for name in ("AAA", "BBB", "CCC")]
+    market = Market([*lines, line("DDD")], [], [], [], SESSION, {})
+    assert market.session == friday
+    assert overview_of(market)["session"] == [friday.isoformat(), 3, 3]
+
+
 def test_there_is_a_page_before_there_are_prices():
     cover = Cover(None, datetime(2026, 11, 25, tzinfo=UTC), [])
     market = Market([], [], [], [], SESSION, {})

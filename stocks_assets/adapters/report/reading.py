@@ -1,6 +1,6 @@
 """What the market report shows, read from gold, silver and the books."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,6 +16,7 @@ from stocks_assets.adapters.gaps import find_gaps
 from stocks_assets.adapters.warehouse import Reader, Warehouse
 from stocks_assets.domain.calendar import last_closed_session
 from stocks_assets.domain.gaps import SETTLES_AFTER, Gap, Holding, Place
+from stocks_assets.domain.market_session import MarketSession, market_sessions
 from stocks_assets.domain.report import DAILY_COLUMNS, DAILY_DAYS, SHOWN, Health, bundle
 
 NEEDS = (
@@ -23,7 +24,7 @@ NEEDS = (
     *("gold.mart_daily_market_summary", "gold.mart_sector_performance"),
     *("gold.mart_adjusted_prices", "gold.mart_technical_indicators", "gold.mart_returns_risk"),
     *("gold.agg_weekly_prices", "gold.fct_corporate_actions", "gold.recon_adjusted_close"),
-    "gold.dim_company",
+    *("gold.fct_daily_prices", "gold.dim_company"),
 )
 # How many sessions of the whole market are shown.
 _MARKET_SESSIONS = 504
@@ -36,6 +37,19 @@ _LINES = """
     from gold.mart_latest_prices latest
     left join gold.mart_ticker_summary summary using (ticker, security_key)
     order by ticker
+"""
+# Amounts of different currencies make no sum: this is of the one that most tickers are known to
+# trade in.
+_TRADED = """
+    select latest.currency, count(*) as tickers,
+        sum(prices.close * prices.volume order by latest.ticker) as value
+    from gold.mart_latest_prices latest
+    cross join lateral (
+        select close, volume from gold.fct_daily_prices bars
+        where bars.ticker = latest.ticker and bars.session_date = %s offset 0
+    ) prices
+    where latest.currency is not null
+    group by 1 order by 2 desc, 1 limit 1
 """
 _DAILY = {
     "mart_adjusted_prices": [
@@ -109,6 +123,7 @@ class Market:
     sectors: Sequence[Mapping[str, Any]]
     expected: date
     gaps: Mapping[str, Sequence[tuple[Gap, bool]]] = field(repr=False)
+    traded: Mapping[str, Any] | None = None
 
     @property
     def tickers(self) -> list[str]:
@@ -116,9 +131,14 @@ class Market:
         return [line["ticker"] for line in self.lines]
 
     @property
+    def sessions(self) -> list[MarketSession]:
+        """The sessions of the market, oldest first."""
+        return _sessions(self.lines, self.summary)
+
+    @property
     def session(self) -> date | None:
-        """The last session with a bar of any ticker."""
-        return max((line["session_date"] for line in self.lines), default=None)
+        """The market's last session."""
+        return next((one.day for one in reversed(self.sessions)), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +162,15 @@ def state_of(warehouse: Warehouse, now: datetime) -> str:
     return f"{last_closed_session(now - SETTLES_AFTER)} {row}"
 
 
+def _sessions(
+    lines: Sequence[Mapping[str, Any]], summary: Sequence[Mapping[str, Any]]
+) -> list[MarketSession]:
+    """Return the market's sessions by daily bars or, where there are none, by the last weeks."""
+    if summary:
+        return market_sessions({row["session_date"]: row["tickers"] for row in summary})
+    return market_sessions(Counter(line["session_date"] for line in lines))
+
+
 def read_market(warehouse: Warehouse, now: datetime) -> Market:
     """Return the market as gold has it; `now` is an aware time."""
     with warehouse.connect() as connection, connection.cursor(row_factory=dict_row) as cursor:
@@ -154,10 +183,12 @@ def read_market(warehouse: Warehouse, now: datetime) -> Market:
             ).fetchall()[::-1]
             for table in ("mart_market_breadth", "mart_daily_market_summary")
         ]
+        last = next((one.day for one in reversed(_sessions(lines, per_session[1]))), None)
         sectors = cursor.execute(
-            "select * from gold.mart_sector_performance where session_date = "
-            "(select max(session_date) from gold.mart_sector_performance) order by sector"
+            "select * from gold.mart_sector_performance where session_date = %s order by sector",
+            (last,),
         ).fetchall()
+        traded = cursor.execute(_TRADED, (last,)).fetchone()
     holdings = [
         Holding(line["ticker"], line["first_session"], line["last_session"], line["sessions"])
         for line in lines
@@ -173,6 +204,7 @@ def read_market(warehouse: Warehouse, now: datetime) -> Market:
         sectors,
         last_closed_session(now - SETTLES_AFTER),
         gaps,
+        traded,
     )
 
 

@@ -46,9 +46,14 @@ def rows_of(market: Market, health: Mapping[str, Health]) -> dict[str, list[Any]
 
 def overview_of(market: Market) -> dict[str, Any]:
     """Return what the overview shows of the market as a whole."""
-    last = market.summary[-1] if market.summary else None
+    sessions = {one.day: one for one in market.sessions}
+    newest = sessions.get(market.session) if market.session else None
+    summary = [row for row in market.summary if row["session_date"] in sessions]
+    last = summary[-1] if summary else None
     return {
         "expected": market.expected.isoformat(),
+        # Tickers that have the market's session, of so many.
+        "session": newest and [newest.day.isoformat(), newest.tickers, newest.expected],
         "breadth": [
             [
                 row["session_date"].isoformat(),
@@ -57,21 +62,21 @@ def overview_of(market: Market) -> dict[str, Any]:
                 *(_rounded(row[f"share_above_sma_{days}"]) for days in (50, 200)),
             ]
             for row in market.breadth
+            if row["session_date"] in sessions
         ],
         "benchmark": [
             [row["session_date"].isoformat(), _rounded(row["benchmark_simple_return_1d"], 6)]
-            for row in market.summary
+            for row in summary
         ],
         "summary": last
         and {
-            "date": last["session_date"].isoformat(),
-            "traded": last["traded_value"],
-            "tickers": last["tickers"],
             "mean": last["mean_simple_return_1d"],
             "median": last["median_simple_return_1d"],
             "benchmark": last["benchmark_ticker"],
             "benchmark_return": last["benchmark_simple_return_1d"],
         },
+        "traded": market.traded
+        and [market.traded["value"], market.traded["currency"], market.traded["tickers"]],
         "sectors": [
             [
                 row["sector"],

@@ -152,8 +152,7 @@
   // The overview
 
   const SPANS = [["d1", "1D"], ["w1", "1W"], ["m1", "1M"], ["m3", "3M"], ["y1", "1Y"]];
-  const newest = rows.reduce((last, row) => (row.date > last ? row.date : last), "");
-  const current = rows.filter((row) => row.date === newest);
+  const current = rows.filter((row) => row.date === page.session);
 
   function overview() {
     document.title = `Market report, ${page.session || "no session yet"}`;
@@ -163,12 +162,13 @@
     }
     return h("div", { class: "grid" },
       h("h1", { style: { position: "absolute", left: "-9999px" } }, "Market overview"),
-      tiles(market), movers(), sectors(market), breadth(market), troubles(market), everyTicker());
+      tiles(market), movers(market), sectors(market), breadth(market), troubles(market), everyTicker());
   }
 
   function tiles(market) {
     const last = market.breadth.at(-1);
     const tile = (label, value, sub) => h("div", { class: "tile" }, h("div", { class: "label" }, label), h("div", { class: "value" }, value), h("div", { class: "sub" }, sub));
+    const [session, have, expected] = market.session;
     const found = [];
     if (last) {
       const [, count, up, down, same, highs, lows, ranged, above50, above200] = last;
@@ -181,13 +181,18 @@
     const sum = market.summary;
     if (sum) {
       found.unshift(tile(sum.benchmark ? `Benchmark ${sum.benchmark}` : "Median ticker", move(sum.benchmark ? sum.benchmark_return : sum.median, 2), `median ${signed(sum.median, 2)}, mean ${signed(sum.mean, 2)}`));
-      found.push(tile("Traded", COMPACT.format(sum.traded), `in ${F0.format(sum.tickers)} tickers, ${sum.date}`));
     }
+    if (market.traded) {
+      const [value, currency, count] = market.traded;
+      found.push(tile(`Traded, ${currency}`, COMPACT.format(value), `in ${F0.format(count)} of ${plural(have, "ticker")}, those in ${currency}`));
+    }
+    found.unshift(tile("Session", session, `${F0.format(have)} of ${plural(expected, "ticker")}`));
     return h("div", { class: "tiles" }, found);
   }
 
-  function movers() {
+  function movers(market) {
     const lists = h("div", { class: "moves" });
+    const of = h("p", { class: "note" }, `${F0.format(current.length)} of ${plural(market.session[2], "ticker")}: those whose last session is ${page.session}.`);
     const fill = (key) => {
       const sorted = current.filter((row) => known(row[key])).sort((a, b) => b[key] - a[key]);
       const best = sorted.filter((row) => row[key] > 0).slice(0, 6);
@@ -200,7 +205,7 @@
       lists.replaceChildren(list("Gained most", best), list("Lost most", worst));
     };
     fill("d1");
-    return card("s7", "Movers", lists, segments(SPANS, "d1", fill, "Over which time"));
+    return card("s7", "Movers", [lists, of], segments(SPANS, "d1", fill, "Over which time"));
   }
 
   function sectors(market) {
@@ -321,7 +326,7 @@
         if (one === "ticker") return h("td", { class: "name" }, h("a", { href: linkTo(row.ticker) }, h("b", {}, row.ticker)), !isWell(row) && h("span", { class: "down", title: ails(row).join("; ") }, " !"), h("small", {}, row.company));
         if (one === "spark") return h("td", { class: width }, spark(row.spark, row.spark && row.spark.at(-1) >= row.spark[0]));
         if (one === "drawdown") return h("td", { class: width + sortedBy(one) }, signed(row.drawdown), known(row.drawdown) && h("small", { class: "dim", style: { display: "block" } }, `since ${row.first}`));
-        if (one === "close") return h("td", { class: width }, price(row.close), row.date < newest && h("small", { class: "dim", style: { display: "block" } }, row.date));
+        if (one === "close") return h("td", { class: width }, price(row.close), row.date !== page.session && h("small", { class: "dim", style: { display: "block" } }, row.date));
         return h("td", { class: width + sortedBy(one) }, show(row[one]));
       })));
       table.replaceChildren(h("caption", { style: { position: "absolute", left: "-9999px" } }, "All tickers"), h("thead", {}, head), h("tbody", {}, lines));
