@@ -1,10 +1,11 @@
 """The market report on real servers and in a real browser, and the pictures in Dagster's UI."""
 
+import json
 import os
 import re
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -402,6 +403,12 @@ def test_what_cannot_be_downloaded_is_told(reported, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(SettingsError, match="cannot be written"):
         download(reported.reports, report, tmp_path / "file" / "folder")
+    with pytest.raises(StackError, match="there is no report of 2001-02-03"):
+        reported.reports.find(date(2001, 2, 3))
+    elsewhere = {**asdict(report), "folder": str(tmp_path)}
+    reported.world.store.put_page(
+        ["reports/2001-02-03/report.json"], json.dumps(elsewhere).encode(), "application/json"
+    )
     with pytest.raises(StackError, match="there is no report of 2001-02-03"):
         reported.reports.find(date(2001, 2, 3))
     many = Reports(reported.world.store, in_one_file=1, per_file=2)

@@ -44,6 +44,9 @@ LATEST = "latest"
 _MANIFEST = "report.json"
 _HTML = "text/html; charset=utf-8"
 _DATED = re.compile(r"reports/(\d{4}-\d\d-\d\d)/[^/]+")
+# What a report is made of has names that lead nowhere else: they become files of who downloads it.
+_FOLDER = re.compile(rf"\d{{4}}-\d\d-\d\d|{LATEST}", re.ASCII)
+_FILE = re.compile(r"[a-z0-9][a-z0-9.-]*\.html")
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,11 +208,8 @@ class Reports:
 
     def _find(self, folder: str) -> Report | None:
         body = self._store.get_page(_key(folder, _MANIFEST))
-        try:
-            return Report(**json.loads(body)) if body is not None else None
-        except (TypeError, ValueError):
-            # Of another version, or no manifest at all: the next report takes its place.
-            return None
+        # Of another version, or no manifest at all: the next report takes its place.
+        return parse_manifest(body) if body is not None else None
 
     def _remove_others(self, folder: str, names: set[str]) -> None:
         """Remove what an earlier, larger report of the same folder had."""
@@ -228,6 +228,25 @@ class Reports:
         """Return the days that have a report, oldest first."""
         keys = (entry.key for entry in self._store.entries(PREFIX))
         return sorted({match[1] for key in keys if (match := _DATED.fullmatch(key))})
+
+
+def parse_manifest(body: bytes) -> Report | None:
+    """Return the report that a manifest names; None where it is none that was made here.
+
+    Whoever writes into the bucket may have written it, and its names become those of files.
+    """
+    try:
+        found = Report(**json.loads(body))
+        names = {INDEX, *found.pages.values()}
+        is_one = (
+            _FOLDER.fullmatch(found.folder) is not None
+            and all(_FILE.fullmatch(name) for name in found.files)
+            and names <= found.files.keys()
+            and all({"bytes", "sha256"} <= file.keys() for file in found.files.values())
+        )
+    except (TypeError, ValueError, AttributeError):
+        return None
+    return found if is_one else None
 
 
 def _pages_version() -> str:
