@@ -16,12 +16,12 @@ import polars as pl
 from botocore.exceptions import BotoCoreError, ClientError
 
 from stocks_assets.adapters.bronze_index import LATE_DAYS, BronzeIndex, Look, PostgresKeeper
-from stocks_assets.adapters.object_store import LARGEST_FILE, ObjectStore
+from stocks_assets.adapters.object_store import ObjectStore
 from stocks_assets.adapters.sources.port import Source
 from stocks_assets.adapters.transient import is_transient
 from stocks_assets.adapters.warehouse import FetchJournal, Warehouse
 from stocks_assets.domain.bronze_key import BronzeKey, QuarantineKey, content_hash
-from stocks_assets.domain.datasets import DATASETS, LARGEST_REPLY, Call, Dataset
+from stocks_assets.domain.datasets import DATASETS, Call, Dataset
 from stocks_assets.domain.outcomes import Data, DayQuotaSpent, Outcome, Refused, Unavailable
 from stocks_assets.domain.payloads import standing_of_reply
 from stocks_assets.domain.recent import Standing
@@ -153,18 +153,17 @@ class BronzeStore:
         Where the object is gone or damaged, another one of the same call and content has it.
 
         Raises:
-            BadGzipFile: it is not compressed, or unpacks to more than replies and files may have.
+            BadGzipFile: it is not compressed, or unpacks to more than objects may have.
             botocore.exceptions.ClientError: it cannot be had.
         """
-        limit = LARGEST_FILE if key.dataset.startswith("dropped_") else LARGEST_REPLY
         try:
-            return self._store.get(str(key), limit)
+            return self._store.get(str(key))
         except NOT_HAD as error:
             if not is_of_object(error):
                 raise
             for twin in self._warehouse.twins(key):
                 with suppress(*NOT_HAD):
-                    body = self._store.get(str(twin), limit)
+                    body = self._store.get(str(twin))
                     if content_hash(body) == key.content_hash:
                         return body
             raise

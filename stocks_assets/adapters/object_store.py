@@ -41,8 +41,6 @@ _CONFIG = Config(
     retries={"mode": "standard", "max_attempts": 5},
     max_pool_connections=32,
 )
-# Of a file of people's own: what STOCKS_INBOX_MAX_MB may be at most.
-LARGEST_FILE = 2000 * 10**6
 _IDENTITY_KEY = "stocks-bucket-identity.gz"
 _ALREADY_THERE = ("PreconditionFailed", "ConditionalRequestConflict", "412")
 _NOT_THERE = ("404", "NoSuchBucket", "NotFound")
@@ -252,7 +250,7 @@ class ObjectStore:
             BadGzipFile: it is not compressed, or unpacks to more than `max_bytes`.
         """
         quick = self._usable()
-        if quick is None or max_bytes > LARGEST_REPLY:
+        if quick is None:
             return unpacked(self._get(key, max_bytes), max_bytes)
         try:
             found = obstore.get(quick, key)

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from datetime import date, timedelta
 from typing import Literal
 
-# Bytes of a reply at most, unpacked, whoever brings it; those of the vendor have a few million.
+# Bytes of an object of bronze at most, unpacked, whoever brings it; replies of the vendor, and a
+# file's rows of one ticker, have a few million.
 LARGEST_REPLY = 64 * 1024**2
 
 MARKET = ""

@@ -18,7 +18,12 @@ from typing import Any, Literal, Self
 
 import polars as pl
 
-from stocks_assets.domain.datasets import DROPPED_ACTIONS, DROPPED_DAILY_BARS, Dataset
+from stocks_assets.domain.datasets import (
+    DROPPED_ACTIONS,
+    DROPPED_DAILY_BARS,
+    LARGEST_REPLY,
+    Dataset,
+)
 from stocks_assets.domain.tickers import parse_ticker
 from stocks_assets.errors import InvalidTickerError, PayloadError
 
@@ -34,6 +39,8 @@ _ROWS_AT_ONCE = 50_000
 # No ticker, date or number is longer.
 _LONGEST_VALUE = 100
 _BYTES_PER_VALUE = 8
+# Rows of values of that length make no object that is too large, in whatever writing.
+_ROWS_THAT_FIT = 5_000
 
 _TWO_READINGS = r"^\d{1,2}[/. -]\d{1,2}[/. -]\d{2,4}(\D.*)?$"
 _TWO_SCALES = r"\d,\d"
@@ -215,6 +222,12 @@ def read_file(path: InboxPath, body: bytes, max_bytes: int) -> DroppedFile:
     if rows.select(written_day(date).is_null().all()).item():
         raise PayloadError(f"no row has a {date} that can be read; write dates as 2024-04-15")
     by_ticker, not_tickers = _by_ticker(path, rows)
+    for ticker, part in by_ticker.items():
+        if part.height > _ROWS_THAT_FIT and len(payload(path, part)) > LARGEST_REPLY:
+            raise PayloadError(
+                f"its {part.height:,} rows of {ticker} make an object of more than "
+                f"{LARGEST_REPLY:,} bytes; split it"
+            )
     ignored = [*table.ignored, *(h for h, _ in table.columns if _plain(h) not in kind.headers)]
     return DroppedFile(
         kind.dataset, by_ticker, not_tickers, [header for header in ignored if header]

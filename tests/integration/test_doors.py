@@ -20,7 +20,7 @@ from stocks_assets.adapters.sources.sample import SampleSource
 from stocks_assets.adapters.trace import trace
 from stocks_assets.adapters.warehouse import Warehouse
 from stocks_assets.domain.bronze_key import BronzeKey
-from stocks_assets.domain.datasets import LARGEST_REPLY
+from stocks_assets.domain.datasets import DATASETS, DROPPED, LARGEST_REPLY
 from stocks_assets.domain.exports import ExportedTable
 from stocks_assets.domain.hints import HINTS_KEPT
 from stocks_assets.domain.sample_market import SampleMarket
@@ -533,21 +533,27 @@ def test_what_is_no_ticker_comes_into_no_statement_and_no_key(world, hostile):
         pytest.param(bytes(LARGEST_REPLY + 1), id="a large one"),
     ],
 )
-def test_an_object_that_is_too_large_is_refused_and_the_ticker_loads_without_it(world, body):
+@pytest.mark.parametrize(("dataset", "part"), [("weekly_bars", ""), ("dropped_daily_bars", "x")])
+def test_an_object_that_is_too_large_is_refused_and_the_ticker_loads_without_it(
+    world, body, dataset, part
+):
     source = SampleSource(SampleMarket(), lambda: LAST)
     ticker = SampleMarket().tickers(1)[0]
     world.add(ticker)
-    assets = ("bronze/weekly_bars", "silver/weekly_bars")
+    table = dataset.removeprefix("dropped_")
+    assets = (f"bronze/{table}", f"silver/{table}")
     assert world.materialize(source, *assets, first=ticker).success
     key = BronzeKey(
-        dataset="weekly_bars",
+        dataset=dataset,
         ticker=ticker,
         fetched_at=datetime.now(UTC) + timedelta(hours=1),
         content_hash="0" * 16,
+        part=part,
     )
     world.store._client.put_object(Bucket=world.store.bucket, Key=str(key), Body=body)
+    world.bronze.sync_index((DATASETS | DROPPED)[dataset])
     assert not world.materialize(source, *assets, first=ticker).success
     refused = world.query("select bronze_key, reason from ops.refused_objects")
     assert refused["bronze_key"].to_list() == [str(key)]
     assert f"it has more than {LARGEST_REPLY:,} bytes" in refused["reason"][0]
-    assert world.query("select count(*) as n from silver.weekly_bars")["n"].item() > 500
+    assert world.query(f"select count(*) as n from silver.{table}")["n"].item() > 500

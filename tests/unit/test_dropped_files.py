@@ -10,7 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stocks_assets.domain.bronze_key import BronzeKey
-from stocks_assets.domain.dropped_files import InboxPath, payload, read_file, written_day
+from stocks_assets.domain.datasets import LARGEST_REPLY
+from stocks_assets.domain.dropped_files import (
+    _LONGEST_VALUE,
+    _ROWS_THAT_FIT,
+    PRICES,
+    InboxPath,
+    payload,
+    read_file,
+    written_day,
+)
 from stocks_assets.domain.payloads import SILVER_TABLES
 from stocks_assets.errors import PayloadError
 
@@ -315,6 +324,32 @@ NO_TICKER = price_file("2024-04-15,10,12,9,11,7", header=PRICES_HEADER.removepre
 def test_a_file_is_refused_with_what_is_wrong(key, body, reason):
     with pytest.raises(PayloadError, match=reason):
         read(key, body)
+
+
+def test_what_makes_an_object_that_no_load_would_read_is_refused():
+    """Rows of one ticker, with the names of their fields: more than the file had."""
+    rows = 80_000
+    long = parquet(
+        ticker=pl.repeat("IBM", rows, eager=True),
+        date=pl.repeat("2024-04-15", rows, eager=True),
+        **{
+            name: pl.repeat("1" * 100, rows, eager=True)
+            for name in ("open", "high", "low", "close", "volume", "adj close", "dividend", "split")
+        },
+    )
+    with pytest.raises(PayloadError, match=r"its 80,000 rows of IBM make .* more than 67,108,864"):
+        read("inbox/prices/x.parquet", long, limit=100 * 10**6)
+    parted = pl.read_parquet(io.BytesIO(long)).with_columns(
+        ticker=pl.when(pl.int_range(pl.len()) % 2 == 0).then(pl.lit("IBM")).otherwise(pl.lit("A"))
+    )
+    halves = parquet(**parted.to_dict())
+    assert set(read("inbox/prices/x.parquet", halves, limit=100 * 10**6).rows) == {"A", "IBM"}
+
+
+def test_rows_that_are_not_measured_fit_whatever_they_say():
+    worst = dict.fromkeys(PRICES.headers.values(), "\U0001f4a5" * _LONGEST_VALUE)
+    body = payload(InboxPath.parse("inbox/x.csv"), pl.DataFrame([worst]))
+    assert len(body) * _ROWS_THAT_FIT < LARGEST_REPLY
 
 
 @pytest.mark.parametrize(
