@@ -4,7 +4,8 @@ A run names its partitions by two tags, the first and the last of them, and has 
 between: of 300 tickers out of 5,000 a backfill makes some 280 runs. Here the second tag may list
 the tickers instead, so that any of them share a run. All of Dagster asks one method what the tags
 stand for, and one function for the runs of a backfill; both are replaced, in each process that
-opens the instance (`storage.py` imports this), for this partition scheme alone.
+opens the instance (`storage.py`, the web server and the daemon import this), for this partition
+scheme alone.
 """
 
 from collections.abc import Mapping, Sequence

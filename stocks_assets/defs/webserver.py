@@ -12,6 +12,8 @@ from dagster_webserver import cli
 from dagster_webserver.app import create_app_from_workspace_process_context as make_app
 from starlette.types import ASGIApp
 
+# On Kubernetes the storage is not the one that brings it along.
+import stocks_assets.defs.partitions  # noqa: F401
 from stocks_assets.adapters.door import Door
 from stocks_assets.adapters.hook import Hints, Hook
 from stocks_assets.errors import SettingsError

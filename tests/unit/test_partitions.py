@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import dagster as dg
 import pytest
 from dagster._core.definitions.automation_tick_evaluation_context import (
@@ -40,6 +43,19 @@ def test_the_tags_of_a_run_stand_for_exactly_its_tickers(instance, tickers):
     with dg.partition_loading_context(dynamic_partitions_store=instance):
         span = dg.PartitionKeyRange(tags[RANGE_START], tags[RANGE_END])
         assert TICKERS.get_partition_keys_in_range(span) == tickers
+
+
+@pytest.mark.parametrize("module", ["storage", "webserver", "daemon"])
+def test_each_process_that_opens_the_instance_knows_what_a_list_stands_for(module):
+    """On Kubernetes the storage is Dagster's own."""
+    asked = (
+        f"import stocks_assets.defs.{module}, dagster;"
+        "print(dagster.DynamicPartitionsDefinition.get_partition_keys_in_range.__module__)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", asked], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "stocks_assets.defs.partitions"
 
 
 def test_neighbours_are_named_by_the_first_and_the_last():
