@@ -288,11 +288,13 @@ def prepare() -> None:
 def init(
     file: Annotated[Path, typer.Option(help="Where to write them.")] = PROJECT_ROOT / ".env",
 ) -> None:
-    """Generate the passwords and keys of docker-compose.yml; a file that is there is left alone."""
-    write_compose_secrets(file)
+    """Generate the passwords and keys of docker-compose.yml; those that are there stay."""
+    made = write_compose_secrets(file)
+    said = f"Wrote {', '.join(made)} into" if made else "Nothing was missing in"
     out.print(
-        f"Wrote {file}, readable by its owner only. Next: docker compose up --detach --wait",
+        f"{said} {file}, which its owner alone may read. Next: docker compose up --detach --wait",
         soft_wrap=True,
+        markup=False,
     )
 
 

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from dotenv import dotenv_values
 from pydantic import AliasChoices
 from typer.testing import CliRunner
 
-from stocks_assets.cli import app
+from stocks_assets.cli import app, out
 from stocks_assets.domain.bucket_policy import bucket_policy, policy_text
 from stocks_assets.errors import SettingsError
 from stocks_assets.platform import Checked, Service
@@ -216,30 +217,42 @@ def test_the_policy_of_minio_is_the_one_that_is_tested(tmp_path):
 
 def test_secrets_are_generated_for_their_owner_alone_and_never_overwritten(tmp_path):
     file = tmp_path / ".env"
-    done = CliRunner().invoke(app, ["init", "--file", str(file)])
+    with out.capture() as told:
+        done = CliRunner().invoke(app, ["init", "--file", str(file)])
     assert done.exit_code == 0
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     values = dict(re.findall(r"^(\w+)=(.*)$", file.read_text(), re.MULTILINE))
     assert values.keys() == SECRETS.keys()
     assert len(set(values.values())) == len(values)
     assert all(re.fullmatch("[0-9a-f]{40}", value) for value in values.values())
-    assert not set(values.values()) & set(done.output.split())
+    said = told.get()
+    assert f"UI_PASSWORD, REDIS_PASSWORD into {file}" in said
+    assert not [value for value in values.values() if value in said]
     before = file.read_text()
-    with pytest.raises(SettingsError, match="is there already and is left as it is"):
-        write_compose_secrets(file)
-    assert file.read_text() == before
+    with out.capture() as told:
+        done = CliRunner().invoke(app, ["init", "--file", str(file)])
+    assert (done.exit_code, file.read_text()) == (0, before)
+    assert "Nothing was missing" in told.get()
 
 
-def test_who_has_an_env_of_another_kind_is_told_what_it_lacks(tmp_path):
+@pytest.mark.parametrize("end", ["\n", ""])
+def test_an_env_of_another_kind_is_given_what_it_lacks_and_loses_nothing(tmp_path, end):
     file = tmp_path / ".env"
-    file.write_text("STOCKS_SOURCE=sample\nUI_PASSWORD=mine\n")
-    with pytest.raises(SettingsError, match=r"it has no POSTGRES_PASSWORD, .*add what is missing"):
-        write_compose_secrets(file)
-    assert file.read_text() == "STOCKS_SOURCE=sample\nUI_PASSWORD=mine\n"
+    mine = f"STOCKS_SOURCE=sample\n# POSTGRES_PASSWORD=no\nREDIS_PASSWORD=\nexport UI_PASSWORD=mine{end}"
+    file.write_text(mine)
+    file.chmod(0o644)
+    assert write_compose_secrets(file) == [name for name in SECRETS if name != "UI_PASSWORD"]
+    assert file.read_text().startswith(mine)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    values = dotenv_values(file)
+    assert values.keys() == SECRETS.keys() | {"STOCKS_SOURCE"}
+    assert (values["STOCKS_SOURCE"], values["UI_PASSWORD"]) == ("sample", "mine")
+    assert all(values.values())
+    assert write_compose_secrets(file) == []
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(SettingsError, match="cannot be made: No such file"):
+    with pytest.raises(SettingsError, match="cannot be written: No such file"):
         write_compose_secrets(tmp_path / "nowhere" / ".env")
 
 

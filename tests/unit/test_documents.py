@@ -75,6 +75,13 @@ def test_a_setting_that_a_document_names_is_listed_among_the_settings(document):
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_no_document_overwrites_the_file_that_has_the_generated_passwords(document):
+    """They are those of the volumes, and of nothing else."""
+    for line in snippets(document):
+        assert not re.search(r"(?<!>)>\s*\.env\b(?!\.)", line), f"{document.name}: {line}"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_a_file_that_a_document_links_to_is_there(document):
     for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", document.read_text()):
         if "://" not in link:
