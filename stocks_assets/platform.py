@@ -22,7 +22,7 @@ import httpx
 
 from stocks_assets.connections import Connections, embedded_stack, find_connections
 from stocks_assets.errors import SettingsError, StackError, StocksError
-from stocks_assets.settings import PROJECT_ROOT, Settings, read_settings
+from stocks_assets.settings import PROJECT_ROOT, Settings, env_file, read_settings
 from stocks_assets.stack import home as homes
 from stocks_assets.stack import ports, processes, secrets
 from stocks_assets.stack.embedded import EmbeddedStack
@@ -748,6 +748,7 @@ class Platform:
     def _environment(self, connections: Connections) -> dict[str, str]:
         """Return what Dagster's processes need to find their way; all else is inherited."""
         paths = {
+            "STOCKS_ENV_FILE": env_file(),
             "STOCKS_REPLAY_DIR": self._settings.replay_dir,
             "STOCKS_UNIVERSE_FILE": self._settings.universe_file,
         }

@@ -22,6 +22,7 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
+    DotEnvSettingsSource,
     EnvSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
@@ -66,6 +67,27 @@ class _SecretFiles(EnvSettingsSource):
             raise SettingsError(f"{variable}={path!r} cannot be used: {said}") from None
 
 
+class _EnvFile(DotEnvSettingsSource):
+    """A file in the form of `.env`, whose relative paths start from its own folder.
+
+    It is read from wherever a command is run, and means the same.
+    """
+
+    def __call__(self) -> dict[str, Any]:
+        """Return what the file says."""
+        found = super().__call__()
+        if not isinstance(self.env_file, (str, Path)):
+            return found
+        folder = Path(self.env_file).absolute().parent
+        for field in self.settings_cls.model_fields.values():
+            if Path in (field.annotation, *get_args(field.annotation)):
+                for name in _names(field):
+                    # Another user's home is told from a path later.
+                    if name in found and not found[name].startswith("~"):
+                        found[name] = folder / found[name]
+        return found
+
+
 class Settings(BaseSettings):
     """What the environment and its files of secrets say, or else a file in the form of `.env`."""
 
@@ -82,8 +104,10 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Return where settings come from, the first one that has a name first."""
         del file_secret_settings
-        files = _SecretFiles(settings_cls, case_sensitive=True)
-        return init_settings, env_settings, files, dotenv_settings
+        assert isinstance(dotenv_settings, DotEnvSettingsSource)
+        secrets = _SecretFiles(settings_cls, case_sensitive=True)
+        file = _EnvFile(settings_cls, env_file=dotenv_settings.env_file)
+        return init_settings, env_settings, secrets, file
 
     home: Path = Field(PROJECT_ROOT / ".stocks", validation_alias="STOCKS_HOME")
     source: SourceName = Field("sample", validation_alias="STOCKS_SOURCE")
@@ -308,15 +332,19 @@ class Settings(BaseSettings):
         return hashlib.sha256(text.encode()).hexdigest()
 
 
+def env_file() -> Path:
+    """Return which file has the settings that the environment has not, be it there or not."""
+    return Path(os.environ.get("STOCKS_ENV_FILE") or PROJECT_ROOT / ".env").absolute()
+
+
 def read_settings() -> Settings:
     """Return the settings, with `.env` of the project's folder, or the file STOCKS_ENV_FILE.
 
     Raises:
         SettingsError: one cannot be used; the message names it and says what is expected.
     """
-    file = os.environ.get("STOCKS_ENV_FILE") or PROJECT_ROOT / ".env"
     try:
-        return Settings(_env_file=file)  # type: ignore[call-arg] # every field has a default, or its alias fills it
+        return Settings(_env_file=env_file())  # type: ignore[call-arg] # every field has a default, or its alias fills it
     except ValidationError as error:
         raise SettingsError("; ".join(_explain(problem) for problem in error.errors())) from None
 

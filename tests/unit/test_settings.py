@@ -71,6 +71,33 @@ def test_the_env_file_is_read_and_the_environment_wins(monkeypatch, tmp_path):
     assert (settings.bucket, settings.source) == ("from-file", "alpha_vantage")
 
 
+def test_a_relative_path_in_the_file_is_the_same_from_every_folder(monkeypatch, tmp_path):
+    file = tmp_path / "mine" / ".env"
+    file.parent.mkdir()
+    file.write_text(
+        "STOCKS_HOME=.stocks-mine\nSTOCKS_REPLAY_DIR=~/recordings\n"
+        "STOCKS_UNIVERSE_FILE=../universe.csv\nSTOCKS_BUCKET=mine\n"
+    )
+    monkeypatch.setenv("HOME", str(tmp_path / "me"))
+    found = []
+    for folder, named in ((tmp_path, "mine/.env"), (Path("/"), str(file))):
+        monkeypatch.chdir(folder)
+        monkeypatch.setenv("STOCKS_ENV_FILE", named)
+        found.append(read_settings())
+    assert found[0] == found[1]
+    assert found[0].home == file.parent / ".stocks-mine"
+    assert found[0].replay_dir == tmp_path / "me" / "recordings"
+    assert found[0].universe_file.resolve() == tmp_path / "universe.csv"
+    assert found[0].bucket == "mine"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("STOCKS_HOME", "here")
+    assert read_settings().home == tmp_path / "here"
+    monkeypatch.delenv("STOCKS_HOME")
+    file.write_text("STOCKS_HOME=~nobody-of-this-name/x\n")
+    with pytest.raises(SettingsError, match="expected a path"):
+        read_settings()
+
+
 def test_good_values_are_taken_as_they_are_meant(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     values = {
