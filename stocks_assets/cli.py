@@ -126,9 +126,14 @@ def status(
     as_json: Annotated[
         bool, typer.Option("--json", help="For scripts, passwords included.")
     ] = False,
+    only_home: Annotated[bool, typer.Option("--home", help="The home folder and no more.")] = False,
 ) -> None:
     """Say what runs, where, and in which version."""
-    found = Platform.from_settings().status()
+    platform = Platform.from_settings()
+    if only_home:
+        out.print(str(platform.home), soft_wrap=True, markup=False)
+        return
+    found = platform.status()
     if as_json:
         out.print_json(json.dumps(found, default=str))
         return

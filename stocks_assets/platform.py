@@ -130,6 +130,11 @@ class Platform:
         return cls(read_settings())
 
     @property
+    def home(self) -> Path:
+        """Where all is that the project keeps on this machine."""
+        return self._settings.home
+
+    @property
     def reports_folder(self) -> Path:
         """Where `stocks report` puts what it opens."""
         return self._settings.home / "reports"

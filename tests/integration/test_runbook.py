@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import stat
 import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
@@ -40,8 +41,10 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CommandLine]:
 
 
 def run(home: CommandLine, name: str) -> str:
-    """Run the runbook's block `name` and return what it printed."""
-    environment = home.environment()
+    """Run the runbook's block `name` and return what it printed; the home is known from a file."""
+    environment = home.environment(STOCKS_ENV_FILE=".env")
+    del environment["STOCKS_HOME"]
+    (home.home.parent / ".env").write_text(f"STOCKS_HOME={home.home.name}\n")
     environment["PATH"] = f"{STOCKS.parent}:{environment['PATH']}"
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", BLOCKS[name]],
@@ -129,6 +132,8 @@ def test_killed_processes_are_started_again(home):
 def test_a_backup_brings_back_what_was_there(home):
     before = contents(home)
     run(home, "backup")
+    [backup] = home.home.parent.glob("*.tgz")
+    assert stat.S_IMODE(backup.stat().st_mode) == 0o600
     change(home, "drop schema gold cascade", "drop schema silver cascade")
     run(home, "restore")
     assert contents(home) == before
