@@ -28,8 +28,7 @@ NAME = "postgres"
 SUPERUSER = "stocks"
 DATABASE = "stocks"
 DAGSTER_DATABASE = "dagster"
-# Who does the work: see `adapters.roles`.
-LOADER, TRANSFORMER, DAGSTER = "stocks_loader", "stocks_transformer", "stocks_dagster"
+LOADER, TRANSFORMER, DAGSTER = secrets.ROLES
 
 _USUAL_PORT = 5432
 # Recovery after a crash replays up to max_wal_size before the server is ready.

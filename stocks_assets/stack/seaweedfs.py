@@ -211,15 +211,7 @@ class EmbeddedS3:
             # Its parts speak gRPC with each other only, whoever else knows the ports.
             **certificates.environment(self._home / "run" / "seaweedfs.certificates"),
             # With these its parts prove to each other who they are; without, anyone may write.
-            **{
-                name: keys.signing_key(name)
-                for name in (
-                    "WEED_JWT_SIGNING_KEY",
-                    "WEED_JWT_SIGNING_READ_KEY",
-                    "WEED_JWT_FILER_SIGNING_KEY",
-                    "WEED_JWT_FILER_SIGNING_READ_KEY",
-                )
-            },
+            **{name: keys.signing_key(name) for name in secrets.S3_SIGNING_KEYS},
         }
 
     def _write_users(self) -> bool:

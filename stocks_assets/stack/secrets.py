@@ -11,6 +11,16 @@ from stocks_assets.errors import StackError
 from stocks_assets.stack import home as homes
 from stocks_assets.stack.lock import held
 
+# Who does the work in PostgreSQL, see `adapters.roles`: loader, transformer, Dagster.
+ROLES = ("stocks_loader", "stocks_transformer", "stocks_dagster")
+# By which the parts of the S3 server prove to each other who they are, as it calls them.
+S3_SIGNING_KEYS = (
+    "WEED_JWT_SIGNING_KEY",
+    "WEED_JWT_SIGNING_READ_KEY",
+    "WEED_JWT_FILER_SIGNING_KEY",
+    "WEED_JWT_FILER_SIGNING_READ_KEY",
+)
+
 
 @dataclass(frozen=True)
 class Secrets:
@@ -44,6 +54,19 @@ class Secrets:
     def role_password(self, role: str) -> str:
         """The password of a role in PostgreSQL that may do less than the owner."""
         return self.signing_key(f"POSTGRES_{role.upper()}_PASSWORD")
+
+    def values(self) -> list[str]:
+        """Return all that nobody else may see: what the servers are opened with, but for names."""
+        return [
+            self.database_password,
+            self.reader_password,
+            *map(self.role_password, ROLES),
+            self.ui_password,
+            self.s3_secret_access_key,
+            self.s3_pipeline_secret_key,
+            self.s3_signing_key,
+            *map(self.signing_key, S3_SIGNING_KEYS),
+        ]
 
     def signing_key(self, purpose: str) -> str:
         """A key for one purpose, from which neither the others nor the root can be found."""

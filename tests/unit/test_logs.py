@@ -1,5 +1,6 @@
 import json
 import logging
+from dataclasses import fields
 
 import dagster as dg
 import pytest
@@ -7,6 +8,8 @@ import pytest
 from stocks_assets.defs.logs import LineFormatter, Redactor, RunLog, is_worth_a_line
 from stocks_assets.settings import Settings
 from stocks_assets.stack import secrets
+from stocks_assets.stack.postgres import DAGSTER, LOADER, TRANSFORMER
+from stocks_assets.stack.seaweedfs import EmbeddedS3
 
 KEY, PASSWORD = "ABCDEF0123456789", "p@ss word/1"
 
@@ -94,9 +97,22 @@ def test_no_line_has_a_secret(tmp_path, as_json):
     assert "apikey=***" in everything
     assert KEY not in everything
     assert PASSWORD not in everything
-    for secret in (own.database_password, own.s3_secret_access_key, own.reader_password):
+    for secret in own.values():
         assert redact(f"it is {secret}!") == "it is ***!"
     assert redact("to https://hooks.example.com/secret-path") == "to ***"
+
+
+def test_no_secret_of_the_servers_is_left_out_of_all_of_them(tmp_path):
+    (tmp_path / "run").mkdir()
+    own = secrets.load_or_create(tmp_path)
+    derived = {name for name, one in vars(secrets.Secrets).items() if isinstance(one, property)}
+    names = {field.name for field in fields(own)} | derived
+    known = {getattr(own, name) for name in names if not name.endswith("_key_id")}
+    known |= {own.role_password(role) for role in (LOADER, TRANSFORMER, DAGSTER)}
+    started_with = EmbeddedS3(tmp_path)._environment(own)
+    known |= {value for name, value in started_with.items() if "JWT" in name}
+    assert len(known) == 13
+    assert sorted(own.values()) == sorted(known)
 
 
 def test_what_is_made_has_a_line_and_dagsters_own_steps_have_none():
