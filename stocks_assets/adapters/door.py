@@ -58,6 +58,10 @@ class Door:
         if by is None and not (scope["path"] == _OPEN and scope.get("method") in ("GET", "HEAD")):
             await _refuse(scope, receive, send, HTTPStatus.UNAUTHORIZED, "a password is needed")
             return
+        if _is_question_by_link(scope, headers):
+            # Others' pages can make a browser follow a link, and not all browsers say whose it was.
+            await _refuse(scope, receive, send, HTTPStatus.METHOD_NOT_ALLOWED, "ask by POST")
+            return
         if by != "password" or scope["type"] == "websocket":
             await self._app(scope, receive, send)
         elif scope["method"] == "GET" and "text/html" in headers.get("accept", ""):
@@ -135,6 +139,18 @@ class Door:
             await send(message)
 
         return sent
+
+
+def _is_question_by_link(scope: Scope, headers: Headers) -> bool:
+    """Tell whether a question, which may be to change something, is in the address.
+
+    Who accepts HTML is given the page to ask from, whatever is in the address.
+    """
+    return (
+        scope.get("method") == "GET"
+        and scope["path"].startswith("/graphql")
+        and "text/html" not in headers.get("accept", "")
+    )
 
 
 async def _refuse(scope: Scope, receive: Receive, send: Send, status: HTTPStatus, why: str) -> None:

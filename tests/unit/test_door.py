@@ -211,6 +211,22 @@ def test_pages_of_others_change_nothing_with_the_password_that_a_browser_knows(
     assert asked == []
 
 
+@pytest.mark.parametrize("path", ["/graphql?query=mutation", "/graphql", "/graphql/?query=x"])
+@pytest.mark.parametrize("accept", ["*/*", "image/avif,image/webp", "application/json", ""])
+def test_nothing_is_asked_or_changed_by_a_link(ui, asked, path, accept):
+    """A browser that says not whose link it was knows the password or the cookie all the same."""
+    name, value, _ = cookie_of(ui)
+    for by in (basic(PASSWORD), {"cookie": f"{name}={value}"}):
+        assert ui.get(path, headers=by | {"accept": accept}).status_code == 405
+    assert asked == []
+
+
+def test_the_page_to_ask_from_is_given_to_who_accepts_pages(ui):
+    name, value, _ = cookie_of(ui)
+    page = {"accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+    assert ui.get("/graphql", headers={"cookie": f"{name}={value}"} | page).text == "inside"
+
+
 def test_a_link_from_elsewhere_opens_a_page(ui):
     by = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate"}
     assert ui.get("/runs/1", headers=basic(PASSWORD) | by).text == "inside"
