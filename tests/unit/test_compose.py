@@ -18,12 +18,13 @@ from stocks_assets.cli import app, out
 from stocks_assets.domain.bucket_policy import bucket_policy, policy_text
 from stocks_assets.errors import SettingsError
 from stocks_assets.platform import Checked, Service
-from stocks_assets.settings import PROJECT_ROOT, Settings
+from stocks_assets.settings import PROJECT_ROOT, Settings, read_settings
 from stocks_assets.stack.compose import SECRETS, write_compose_secrets
 
 FILES = [PROJECT_ROOT / "docker-compose.yml", PROJECT_ROOT / "deploy" / "init.yml"]
 COMPOSE = yaml.safe_load(FILES[0].read_text())
 SERVICES = COMPOSE["services"]
+README = (PROJECT_ROOT / "README.md").read_text()
 OURS = {name: one for name, one in SERVICES.items() if one["image"] == "stocks-assets"}
 # What the images of others are told by; each is in its image's manual.
 OF_IMAGES = {
@@ -38,7 +39,7 @@ OF_IMAGES = {
     "REDISCLI_AUTH",
 }
 # What docker-compose.yml itself asks for, beside settings and generated secrets.
-OF_COMPOSE = {"BIND_ADDRESS", "POSTGRES_PORT", "MINIO_PORT", "MINIO_CONSOLE_PORT"}
+OF_COMPOSE = {"BIND_ADDRESS", "POSTGRES_PORT", "MINIO_PORT", "MINIO_CONSOLE_PORT", "LAUNCHER"}
 # What containers have of their own, so that nobody sets it.
 FIXED = {
     "STOCKS_HOME",
@@ -89,6 +90,18 @@ def test_each_setting_can_be_made_in_env_unless_containers_have_it_of_their_own(
 def test_what_compose_asks_for_is_a_setting_or_generated():
     asked = asked_for(FILES[0].read_text())
     assert asked - names_of_settings() - OF_COMPOSE == set(SECRETS)
+
+
+def test_workers_of_compose_are_none_of_a_command_on_the_same_machine(monkeypatch, tmp_path):
+    """Both read `.env`; a launcher that is celery's needs a broker, which only containers reach."""
+    for name in (name for name in os.environ if name.startswith("STOCKS_")):
+        monkeypatch.delenv(name)
+    text = README.partition("### In containers")[2].partition("\n### ")[0]
+    [named] = re.findall(r"with (\w+=celery) in \.env", text)
+    assert named.partition("=")[0] in asked_for(FILES[0].read_text())
+    (tmp_path / ".env").write_text(f"{named}\n")
+    monkeypatch.setenv("STOCKS_ENV_FILE", str(tmp_path / ".env"))
+    assert read_settings().launcher == "in_process"
 
 
 def test_nothing_has_a_password_unless_one_is_generated():
