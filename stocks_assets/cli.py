@@ -284,9 +284,17 @@ def report(
 
 
 @app.command()
-def prepare() -> None:
+def prepare(
+    closes: Annotated[
+        bool,
+        typer.Option(
+            "--close",
+            help="Let nobody into the database but its roles. The embedded one is always closed.",
+        ),
+    ] = False,
+) -> None:
     """Make databases, tables and bucket, where containers or others start the rest."""
-    Platform.from_settings().prepare(say)
+    Platform.from_settings().prepare(say, closes=closes)
 
 
 @app.command()

@@ -179,8 +179,10 @@ class Platform:
         stopped += EmbeddedStack(self._settings.home).stop()
         progress(f"stopped: {', '.join(stopped)}" if stopped else "nothing was running")
 
-    def start_servers(self, progress: Progress) -> Connections:
+    def start_servers(self, progress: Progress, *, closes: bool = False) -> Connections:
         """Start the embedded servers, if any are wanted, and make ready what is kept in them.
+
+        With `closes` nobody comes into the warehouse but its roles, as into the embedded one.
 
         Raises:
             StackError: a server cannot be started or reached.
@@ -190,7 +192,7 @@ class Platform:
         self._embedded.start(progress)
         connections = find_connections(self._settings)
         _settle_environment(connections)
-        self._prepare_database(connections)
+        self._prepare_database(connections, closes=closes)
         self._prepare_reader(connections, progress)
         buckets = [self._settings.bucket]
         if self._settings.s3_endpoint_url is None:
@@ -213,7 +215,7 @@ class Platform:
                 self._dagster_home.mkdir(parents=True, exist_ok=True)
                 homes.write_private(path, text)
 
-    def _prepare_database(self, connections: Connections) -> None:
+    def _prepare_database(self, connections: Connections, *, closes: bool) -> None:
         """Make databases, tables and roles ready; who only does the work finds them made."""
         from stocks_assets.adapters.roles import Role, Roles
         from stocks_assets.adapters.warehouse import ensure_database
@@ -231,7 +233,7 @@ class Platform:
             hinter=self._hinter(),
         )
         is_ours = self._settings.brings_database
-        roles.prepare(owns_passwords=is_ours)
+        roles.prepare(owns_passwords=is_ours, closes=is_ours or closes)
         ensure_database(connections.dagster_database_url)
 
     def _hinter(self) -> "Role | None":
@@ -384,11 +386,11 @@ class Platform:
         return is_ours and runs_here and all(gone)
 
     @contextmanager
-    def _servers(self, progress: Progress) -> Iterator[Connections]:
+    def _servers(self, progress: Progress, *, closes: bool = False) -> Iterator[Connections]:
         """Start the servers; who leaves last stops them, unless Dagster's processes use them."""
         homes.prepare(self._settings.home)
         with in_use(self._settings.home, "stack", at_last=self._stop_unused_servers):
-            yield self.start_servers(progress)
+            yield self.start_servers(progress, closes=closes)
 
     def _stop_unused_servers(self) -> None:
         if not any(processes.read(self._settings.home, name) for name in _DAGSTER):
@@ -482,9 +484,12 @@ class Platform:
         finally:
             source.close()
 
-    def prepare(self, progress: Progress) -> None:
-        """Make databases, tables and bucket, for processes that something else starts."""
-        with self._servers(progress):
+    def prepare(self, progress: Progress, *, closes: bool) -> None:
+        """Make databases, tables and bucket, for processes that something else starts.
+
+        With `closes` nobody comes into the warehouse but its roles.
+        """
+        with self._servers(progress, closes=closes):
             progress("databases, tables and bucket are ready")
 
     def serve(self, service: Service, *, host: str, port: int | None, code: str | None) -> NoReturn:

@@ -209,10 +209,11 @@ class Roles:
     dagster: Role
     hinter: Role | None = None
 
-    def prepare(self, *, owns_passwords: bool) -> None:
+    def prepare(self, *, owns_passwords: bool, closes: bool = False) -> None:
         """Make the roles ready for what is there; what is in place is left alone.
 
         A role that is the owner itself needs nothing, and Dagster's on another server is others'.
+        With `closes`, nobody comes into the warehouse any more who is not let in by name.
         The warehouse has been migrated before.
 
         Raises:
@@ -222,6 +223,9 @@ class Roles:
         owner = _user(self.owner_url)
         orders = _Orders()
         with self._alone() as connection:
+            if closes:
+                # First: a role that comes in as anybody would is not let in by name.
+                orders.run_each(connection, _closed(connection))
             for role in (self.loader, self.transformer):
                 if role.name != owner:
                     role.make(connection, orders, owns_password=owns_passwords)
@@ -390,6 +394,18 @@ class Roles:
         ).fetchall()
         for (statement,) in sequences:
             yield SQL(statement)
+
+
+def _closed(connection: psycopg.Connection) -> Iterator[Composed]:
+    """Yield what takes from everybody what they may in this database, where they may something."""
+    if _asks(
+        connection,
+        "select exists (select from pg_database, "
+        "aclexplode(coalesce(datacl, acldefault('d', datdba))) "
+        "where datname = current_database() and grantee = 0)",
+    ):
+        database = Identifier(connection.info.dbname)
+        yield SQL("revoke all on database {} from public").format(database)
 
 
 def _schemas(

@@ -213,6 +213,10 @@ def closed(owner):
     """As in compose, nobody comes into the warehouse but who is let in."""
     owner.execute("revoke connect, temporary on database test from public")
     yield
+    opened(owner)
+
+
+def opened(owner: psycopg.Connection) -> None:
     owner.execute("grant connect, temporary on database test to public")
 
 
@@ -240,6 +244,36 @@ def test_dagsters_role_comes_into_the_warehouse_to_leave_hints_or_not_at_all(
         hints.note(["x", "y", "x"])
         hints.note(["y"])
     assert owner.execute("select key from bronze.hints order by 1").fetchall() == [("x",), ("y",)]
+
+
+def test_a_database_that_is_closed_lets_its_roles_in_and_nobody_else(warehouse, owner):
+    owner.execute("drop schema if exists gold, staging cascade")
+    roles = replace(roles_of(warehouse), hinter=None)
+    roles.prepare(owns_passwords=True)
+    owner.execute("grant connect, temporary on database test to public")
+    # What other tests have given them.
+    for role in (LOADER, TRANSFORMER, DAGSTER):
+        owner.execute(f"revoke all on database test from {role}")
+    with psycopg.connect(url_of(warehouse, DAGSTER)):
+        pass
+    acl = "select xmin::text, datacl::text from pg_database where datname = 'test'"
+    try:
+        roles.prepare(owns_passwords=True, closes=True)
+        READER.prepare(warehouse.database_url, owns_password=True)
+        with pytest.raises(psycopg.OperationalError, match="permission denied for database"):
+            psycopg.connect(url_of(warehouse, DAGSTER))
+        for url in (
+            url_of(warehouse, LOADER),
+            url_of(warehouse, TRANSFORMER),
+            READER.url(warehouse.database_url),
+        ):
+            with psycopg.connect(url):
+                pass
+        before = owner.execute(acl).fetchone()
+        roles.prepare(owns_passwords=True, closes=True)
+        assert owner.execute(acl).fetchone() == before
+    finally:
+        opened(owner)
 
 
 def test_hints_are_kept_up_to_a_number_and_those_beyond_are_dropped(warehouse, owner):

@@ -170,7 +170,9 @@ def test_a_checkout_that_only_its_owner_may_read_will_do():
             # As root, who may read all.
             assert "DAC_OVERRIDE" in service["cap_add"]
             assert name.startswith("minio-")
-    assert SERVICES["postgres"]["configs"][0]["source"] in COMPOSE["configs"]
+    [script] = SERVICES["postgres"]["configs"]
+    assert script["source"] in COMPOSE["configs"]
+    assert script["mode"] == 0o444
     image = (PROJECT_ROOT / "deploy" / "Dockerfile").read_text()
     assert "chmod -R a+rX stocks_assets dbt_project" in image
 
@@ -199,6 +201,7 @@ def test_only_who_prepares_knows_the_owner_and_the_web_server_knows_nothing_of_t
 
 def test_each_command_is_one_that_there_is():
     commands = [service["command"].split() for service in OURS.values()]
+    assert ["stocks", "prepare", "--close"] in commands
     commands += [one["healthcheck"]["test"][1:] for one in OURS.values() if "healthcheck" in one]
     known = {command.name or command.callback.__name__ for command in app.registered_commands}
     for command in commands:
