@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import stat
 import subprocess
 import sys
@@ -270,6 +271,29 @@ def test_an_env_of_another_kind_is_given_what_it_lacks_and_loses_nothing(tmp_pat
 def test_a_folder_that_is_not_there_is_named(tmp_path):
     with pytest.raises(SettingsError, match="cannot be written: No such file"):
         write_compose_secrets(tmp_path / "nowhere" / ".env")
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0 or shutil.which("setpriv") is None, reason="only root may be given less"
+)
+def test_who_generates_in_a_container_may_do_so_in_a_file_of_another_user(tmp_path):
+    [init] = yaml.safe_load(FILES[1].read_text())["services"].values()
+    assert init["cap_drop"] == ["ALL"]
+    rights = ",".join(["-all", *(f"+{name.lower()}" for name in init["cap_add"])])
+    (tmp_path / ".env").write_text("STOCKS_SOURCE=sample\n")
+    os.chown(tmp_path, 12345, 12346)
+    os.chown(tmp_path / ".env", 12345, 12346)
+    (tmp_path / ".env").chmod(0o644)
+    for file in (tmp_path / ".env", tmp_path / "new.env"):
+        command = [Path(sys.executable).with_name("stocks"), "init", "--file", file]
+        subprocess.run(
+            ["setpriv", f"--bounding-set={rights}", f"--inh-caps={rights}", *command],
+            capture_output=True,
+            check=True,
+        )
+        found = file.stat()
+        assert (found.st_uid, found.st_gid, found.st_mode & 0o777) == (12345, 12346, 0o600)
+        assert dotenv_values(file).keys() >= SECRETS.keys()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root makes files for others")
