@@ -30,12 +30,14 @@ READERS: Mapping[str, tuple[str, ...]] = {
 
 # Clocks differ, and some people write their own time for UTC; what is dated later is a mistake.
 _AHEAD = timedelta(days=1)
+# Nobody had a reply before, and looks reckon with the days before an object.
+_FIRST = datetime(1970, 1, 1, tzinfo=UTC)
 _WHOLE_EVERY = timedelta(days=1)
 # No longer than people wait after an outage: each attempt in it counts like a failing object's.
 _FIRST_PAUSE, _LONGEST_PAUSE = timedelta(minutes=1), timedelta(minutes=15)
 # What other runs hold back is held no longer than that.
 _PATIENCE = timedelta(hours=1)
-_MONTH = re.compile(r"\d{4}-(0[1-9]|1[0-2])")
+_MONTH = re.compile(r"\d{4}-(0[1-9]|1[0-2])", re.ASCII)
 
 
 class Listed(NamedTuple):
@@ -98,7 +100,7 @@ def read_key(text: str, now: datetime) -> BronzeKey:
 
     Raises:
         InvalidKeyError: it is none of ours, or names what there cannot be, such as a part of a
-            dataset that has none, or a time more than a day ahead of `now`.
+            dataset that has none, or a time before 1970 or more than a day ahead of `now`.
     """
     key = BronzeKey.parse(text)
     dataset = LISTED.get(key.dataset)
@@ -111,6 +113,8 @@ def read_key(text: str, now: datetime) -> BronzeKey:
         raise InvalidKeyError(f"{text!r}: {dataset.name} has no part {key.part!r}")
     if key.form != dataset.form:
         raise InvalidKeyError(f"{text!r}: {dataset.name} is kept as .{dataset.form}.gz")
+    if key.fetched_at < _FIRST:
+        raise InvalidKeyError(f"{text!r}: it is dated before 1970; that is no time of a reply")
     if key.fetched_at > now + _AHEAD:
         raise InvalidKeyError(
             f"{text!r}: it is dated more than a day ahead; it is taken up when that time has come"
@@ -167,7 +171,7 @@ def tail_start(dataset: str, reach: Reach) -> str:
 def tail_end(dataset: str, now: datetime) -> str:
     """Return before which key a dataset has all that can be taken up; sweeps see what is after."""
     end = now.astimezone(UTC) + _AHEAD + timedelta(days=1)
-    return f"{BronzeKey.prefix(dataset)}{end:%Y-%m-%d}/"
+    return f"{BronzeKey.prefix(dataset)}{end.date()}/"
 
 
 def sweeps_of(
@@ -177,7 +181,7 @@ def sweeps_of(
     prefix = BronzeKey.prefix(dataset)
     since = min(now, reach.newest_at or now) - timedelta(days=late_days)
     # With its slash: SeaweedFS takes a folder's bare name to come after all that is in it.
-    recent = f"{prefix}{since.astimezone(UTC):%Y-%m-%d}/"
+    recent = f"{prefix}{since.astimezone(UTC).date()}/"
     return (
         Sweep(f"recent {dataset}", prefix, recent, recent_every),
         Sweep(f"whole {dataset}", prefix, prefix, _WHOLE_EVERY),

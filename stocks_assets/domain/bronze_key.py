@@ -21,7 +21,8 @@ from stocks_assets.errors import InvalidKeyError, InvalidTickerError
 _PATTERN = re.compile(
     r"bronze/(?P<dataset>[a-z][a-z0-9_]*)/(?P<date>\d{4}-\d{2}-\d{2})/"
     r"(?P<time>\d{6}\.\d{6})_(?P<ticker>[^/_]+)(?:_(?P<part>[a-z0-9][a-z0-9-]*))?"
-    r"_(?P<content_hash>[0-9a-f]{16})\.(?P<form>json|csv)\.gz"
+    r"_(?P<content_hash>[0-9a-f]{16})\.(?P<form>json|csv)\.gz",
+    re.ASCII,
 )
 _SHAPE = "bronze/<dataset>/<YYYY-MM-DD>/<HHMMSS.ffffff>_<ticker>[_<part>]_<content hash>.json.gz"
 # No ticker is written so.
@@ -54,7 +55,7 @@ class BronzeKey:
     def __str__(self) -> str:
         moment = self.fetched_at.astimezone(UTC)
         return (
-            f"{self.prefix(self.dataset)}{moment:%Y-%m-%d}/"
+            f"{self.prefix(self.dataset)}{moment.date()}/"
             f"{moment:%H%M%S.%f}_{_subject(self.ticker, self.part)}"
             f"_{self.content_hash}.{self.form}.gz"
         )
@@ -102,15 +103,19 @@ class BronzeKey:
                 f"{text!r} is not a bronze key: {error}; expected {_SHAPE}"
             ) from error
         form: Form = "csv" if match["form"] == "csv" else "json"
-        return cls(
+        key = cls(
             match["dataset"], ticker, moment, match["content_hash"], match["part"] or "", form
         )
+        if str(key) != text:
+            raise InvalidKeyError(f"{text!r} is not a bronze key; expected {_SHAPE}")
+        return key
 
 
 _QUARANTINED = re.compile(
     r"quarantine/(?P<dataset>[a-z][a-z0-9_]*)/(?P<date>\d{4}-\d{2}-\d{2})/"
     r"(?P<time>\d{6}\.\d{6})_(?P<ticker>[^/_]+)(?:_(?P<part>[a-z0-9][a-z0-9-]*))?"
-    r"_(?P<outcome>[A-Z][A-Za-z]*)\.gz"
+    r"_(?P<outcome>[A-Z][A-Za-z]*)\.gz",
+    re.ASCII,
 )
 
 
@@ -126,7 +131,7 @@ class QuarantineKey:
         at = self.received_at.astimezone(UTC)
         subject = _subject(self.call.ticker, self.call.part)
         return (
-            f"{self.prefix()}{self.call.dataset}/{at:%Y-%m-%d}/"
+            f"{self.prefix()}{self.call.dataset}/{at.date()}/"
             f"{at:%H%M%S.%f}_{subject}_{self.outcome}.gz"
         )
 
@@ -150,7 +155,10 @@ class QuarantineKey:
             call = Call(match["dataset"], _ticker(match["ticker"]), match["part"] or "")
         except (ValueError, InvalidTickerError) as error:
             raise InvalidKeyError(f"{text!r} is not the key of a quarantined reply") from error
-        return cls(call, moment, match["outcome"])
+        key = cls(call, moment, match["outcome"])
+        if str(key) != text:
+            raise InvalidKeyError(f"{text!r} is not the key of a quarantined reply")
+        return key
 
 
 def _subject(ticker: str, part: str) -> str:

@@ -256,8 +256,9 @@ def test_keys_that_cannot_be_read_are_reported_once(watch, world, outsider):
     for key in ("bronze/prices/x.csv", "bronze/notes.txt", "bronze/weekly_bars/2026-03-04/x.json"):
         outsider.person.put(key, b"x")
     outsider.put("IBM", datetime.now(UTC) + timedelta(days=3))
+    outsider.put("IBM", datetime(1, 1, 1, tzinfo=UTC))
     (observation,) = watch.tick().asset_events
-    assert observation.metadata["objects_to_look_at"].value == 4
+    assert observation.metadata["objects_to_look_at"].value == 5
     reasons = {
         row.data["key"]: row.data["reason"] for row in observation.metadata["some_objects"].records
     }
@@ -265,6 +266,7 @@ def test_keys_that_cannot_be_read_are_reported_once(watch, world, outsider):
     assert "is not a bronze key" in reasons["bronze/notes.txt"]
     assert "is not a bronze key" in reasons["bronze/weekly_bars/2026-03-04/x.json"]
     assert "dated more than a day ahead" in reasons[outsider.keys[0]]
+    assert "dated before 1970" in reasons[outsider.keys[1]]
     result = watch.tick()
     assert result.asset_events == []
     assert result.run_requests == []
@@ -467,8 +469,8 @@ def test_the_tickers_of_a_run_are_those_of_its_config_or_its_partitions():
     assert tickers_of_run({}, {}, members) == []
 
 
-def test_an_older_warehouse_takes_for_loaded_what_silver_has_gone_past(warehouse):
-    first, second, third = (str(key_of("IBM", number)) for number in (1, 2, 3))
+def make_anew(warehouse, version):
+    """The empty tables of a version."""
     with warehouse.connect() as connection:
         connection.execute("drop schema bronze, silver, ops cascade")
         connection.execute("create schema ops")
@@ -477,8 +479,40 @@ def test_an_older_warehouse_takes_for_loaded_what_silver_has_gone_past(warehouse
     url = f"postgresql+psycopg://{warehouse.database_url.partition('://')[2]}"
     with sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool).connect() as connection:
         config.attributes["connection"] = connection
-        alembic.command.upgrade(config, "0004")
+        alembic.command.upgrade(config, version)
         connection.commit()
+
+
+def test_what_an_older_index_has_that_is_no_key_is_found_again_and_reported(watch, world, outsider):
+    """It was noted under a text that the bucket does not have."""
+    world.add("IBM")
+    make_anew(world.warehouse, "0013")
+    watch.cursor = None
+    good, bad = outsider.put("IBM"), outsider.put("IBM", datetime(1, 1, 1, tzinfo=UTC))
+    with world.warehouse.connect() as connection:
+        for key in (good, bad.replace("/0001-", "/1-")):
+            connection.execute(
+                "insert into bronze.objects (key, dataset, ticker, part, fetched_at, content_hash) "
+                "values (%s, 'weekly_bars', 'IBM', '', '2026-03-04', 'x')",
+                (key,),
+            )
+            connection.execute(
+                "insert into ops.object_loads (table_name, bronze_key, ticker) "
+                "values ('weekly_bars', %s, 'IBM')",
+                (key,),
+            )
+    world.warehouse.migrate()
+    assert world.query("select key from bronze.objects")["key"].to_list() == [good]
+    (observation,) = watch.tick().asset_events
+    assert observation.metadata["objects_to_look_at"].value == 1
+    watch.load(["IBM"])
+    assert watch.asked() is None
+    assert loads(world) == {good: 1}
+
+
+def test_an_older_warehouse_takes_for_loaded_what_silver_has_gone_past(warehouse):
+    first, second, third = (str(key_of("IBM", number)) for number in (1, 2, 3))
+    make_anew(warehouse, "0004")
     with warehouse.connect() as connection:
         for number, key in enumerate((first, second, third), start=1):
             connection.execute(

@@ -1,3 +1,4 @@
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -10,7 +11,7 @@ from stocks_assets.domain.tickers import decode_ticker, encode_ticker, parse_tic
 from stocks_assets.errors import InvalidKeyError, InvalidTickerError
 
 TICKERS = st.from_regex(r"[A-Z0-9]{1,5}([.\-/][A-Z0-9]{1,4}){0,2}", fullmatch=True)
-MOMENTS = st.datetimes(datetime(1990, 1, 1), datetime(2200, 1, 1), timezones=st.just(UTC))
+MOMENTS = st.datetimes(timezones=st.just(UTC))
 KEYS = st.builds(
     BronzeKey,
     dataset=st.from_regex(r"[a-z][a-z0-9_]{0,20}", fullmatch=True),
@@ -118,6 +119,22 @@ def test_an_object_is_made_up_for_by_one_as_new_of_the_same_payload_alone(
     assert not key.is_made_up_for_by([])
 
 
+@given(st.text(st.characters(codec="utf-8"), max_size=3), st.integers(0, 80))
+def test_what_is_taken_for_a_key_is_written_as_it_stands(strange, place):
+    for good, kind in (
+        ("bronze/weekly_bars/0026-01-01/000000.000000_A_0000000000000000.json.gz", BronzeKey),
+        ("quarantine/weekly_bars/0026-01-01/000000.000000_A_BadKey.gz", QuarantineKey),
+    ):
+        text = good[:place] + strange + good[place + len(strange) :]
+        with suppress(InvalidKeyError):
+            assert str(kind.parse(text)) == text
+
+
+def test_quarantine_has_no_key_with_foreign_digits():
+    with pytest.raises(InvalidKeyError, match="is not the key of a quarantined reply"):
+        QuarantineKey.parse("quarantine/weekly_bars/2026-01-0\u0661/000000.000000_A_BadKey.gz")
+
+
 def test_a_time_without_a_zone_makes_no_key():
     with pytest.raises(ValueError, match="no time zone"):
         BronzeKey("weekly_bars", "A", datetime(2026, 1, 1), "0" * 16)
@@ -131,6 +148,10 @@ def test_a_time_without_a_zone_makes_no_key():
         "bronze/weekly_bars/2026-01-01/000000.000000_a_0000000000000000.json.gz",
         "bronze/weekly_bars/2026-01-01/000000.000000_A_0000000000000000.json",
         "bronze/weekly_bars/2026-01-01/A/000000-0000000000000000.json.gz",
+        "bronze/weekly_bars/1-01-01/000000.000000_A_0000000000000000.json.gz",
+        # Digits of Arabic, in all places where there are digits.
+        "bronze/weekly_bars/\u0662\u0660\u0662\u0666-01-01/000000.000000_A_0000000000000000.json.gz",
+        "bronze/weekly_bars/2026-01-01/000000.00000\u0661_A_0000000000000000.json.gz",
     ],
 )
 def test_what_is_no_bronze_key_is_refused_by_name(text):

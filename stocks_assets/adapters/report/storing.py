@@ -43,7 +43,7 @@ PREFIX = "reports/"
 LATEST = "latest"
 _MANIFEST = "report.json"
 _HTML = "text/html; charset=utf-8"
-_DATED = re.compile(r"reports/(\d{4}-\d\d-\d\d)/[^/]+")
+_DATED = re.compile(r"reports/(\d{4}-\d\d-\d\d)/[^/]+", re.ASCII)
 # What a report is made of has names that lead nowhere else: they become files of who downloads it.
 _FOLDER = re.compile(rf"\d{{4}}-\d\d-\d\d|{LATEST}", re.ASCII)
 _FILE = re.compile(r"[a-z0-9][a-z0-9.-]*\.html")
