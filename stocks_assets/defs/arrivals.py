@@ -5,19 +5,20 @@ tells is stored, says up to when people were told; without it they are told agai
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import dagster as dg
+from dagster._core.definitions.assets.job.asset_job import IMPLICIT_ASSET_JOB_NAME
 
 from stocks_assets.adapters.arrivals import NEVER, Arrivals
 from stocks_assets.adapters.bronze import BronzeStore
 from stocks_assets.adapters.bronze_index import Look
 from stocks_assets.adapters.warehouse import Warehouse
 from stocks_assets.defs.batch import DEFER_ASSET_EVENTS
-from stocks_assets.defs.jobs import LOAD, UNFINISHED, request_runs
-from stocks_assets.defs.partitions import tickers_of_run
+from stocks_assets.defs.jobs import LOAD, REFRESH, UNFINISHED, request_runs
+from stocks_assets.defs.partitions import backfills_at_work, tickers_of_run
 from stocks_assets.defs.universe import Roster, universe
 from stocks_assets.domain.arrivals import Busy, LoadPlan, Notice, Unloaded, plan_loads
 from stocks_assets.domain.datasets import LISTINGS, MARKET
@@ -27,8 +28,9 @@ _SECONDS_BETWEEN_LOOKS = 30
 _SHOWN = 50
 # A run that has begun holds its lock within that time.
 _BEGINS_WITHIN = timedelta(minutes=5)
-# The newest ones; one that still runs is among them.
-_BACKFILLS = 25
+# What fetches from the vendor and loads; all else leaves what is new as it is.
+LOADING_LAYERS = ("bronze", "silver")
+_LOADING_JOBS = (REFRESH, LOAD, IMPLICIT_ASSET_JOB_NAME)
 _QUARANTINE = dg.AssetKey(["bronze", "quarantine"])
 _MARKET_ASSETS = [dg.AssetKey(["silver", LISTINGS.name])]
 
@@ -103,8 +105,9 @@ def find_busy(
     records = instance.get_run_records(dg.RunsFilter(statuses=UNFINISHED))
     alive = warehouse.living(record.dagster_run.run_id for record in records)
     tickers: set[str] = set()
-    backfills = instance.get_backfills(limit=_BACKFILLS)
-    everything = any(backfill.status.name == "REQUESTED" for backfill in backfills)
+    everything = any(
+        _are_loaded(backfill.asset_selection or ()) for backfill in backfills_at_work(instance)
+    )
     for record in records:
         run = record.dagster_run
         began_at = max(record.update_timestamp, record.create_timestamp).astimezone(UTC)
@@ -113,8 +116,27 @@ def find_busy(
         if not waits and run.run_id not in alive and not is_new:
             continue
         everything = everything or run.job_name == LOAD
-        tickers.update(tickers_of_run(run.tags, run.run_config, members))
+        tickers.update(_loaded_by(run, members))
     return Busy(frozenset(tickers), everything)
+
+
+def _loaded_by(run: dg.DagsterRun, members: Sequence[str]) -> set[str]:
+    """Return the tickers that a run fetches or loads, the market among them.
+
+    A run without a selection has all assets of its job. An export has tickers, and loads none.
+    """
+    selection = run.asset_selection or frozenset()
+    has_all = not selection and not run.asset_check_selection and run.job_name in _LOADING_JOBS
+    if not has_all and not _are_loaded(selection):
+        return set()
+    tickers = set(tickers_of_run(run.tags, run.run_config, members))
+    if has_all or not selection.isdisjoint(_MARKET_ASSETS):
+        tickers.add(MARKET)
+    return tickers
+
+
+def _are_loaded(selection: Iterable[dg.AssetKey]) -> bool:
+    return any(key.path[0] in LOADING_LAYERS for key in selection)
 
 
 def _describe(look: Look, plan: LoadPlan) -> str:

@@ -1,6 +1,7 @@
 """What a refresh left behind is made good by itself: failures, gaps, calls that had to wait."""
 
 from datetime import UTC, datetime
+from functools import partial
 
 import dagster as dg
 
@@ -9,8 +10,9 @@ from stocks_assets.adapters.dbt_project import project_digest
 from stocks_assets.adapters.planning import make_plan
 from stocks_assets.adapters.sources.port import Source
 from stocks_assets.adapters.warehouse import Warehouse
-from stocks_assets.defs.arrivals import find_busy
+from stocks_assets.defs.arrivals import LOADING_LAYERS, find_busy
 from stocks_assets.defs.jobs import CATCH_UP, refresh_job, request_runs
+from stocks_assets.defs.partitions import tickers_of_backfills
 from stocks_assets.defs.universe import universe
 from stocks_assets.domain.backlog import choose
 from stocks_assets.domain.calendar import NEW_YORK, is_session
@@ -42,14 +44,19 @@ def catch_up(
     behind = find_behind(warehouse, tickers, gold_project=project_digest())
     plan = make_plan(source, warehouse, tickers, intraday_months=months, holdings=behind.holdings)
     backlog = make_backlog(source, warehouse, tickers, intraday_months=months, behind=behind)
-    wanted = choose(
+    chosen = partial(
+        choose,
         tickers,
         backlog,
         behind.tickers,
         called=None if plan is None else {call.ticker for call in plan.calls},
-        busy=find_busy(context.instance, warehouse, tickers, datetime.now(UTC)).tickers,
         is_session=is_session(context.scheduled_execution_time.astimezone(NEW_YORK).date()),
     )
+    # Between its layers a backfill has no run, and goes on.
+    busy = find_busy(context.instance, warehouse, tickers, datetime.now(UTC)).tickers
+    wanted = chosen(busy=busy | tickers_of_backfills(context.instance, LOADING_LAYERS))
+    if not wanted and (left := chosen(busy=())):
+        return dg.SkipReason(f"{len(left)} of {len(tickers)} tickers are left to runs at work")
     if not wanted and plan is not None and plan.waiting and not plan.calls:
         return dg.SkipReason(plan.describe())
     if not wanted:

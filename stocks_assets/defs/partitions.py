@@ -8,12 +8,16 @@ opens the instance (`storage.py`, the web server and the daemon import this), fo
 scheme alone.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
 from dagster._core.definitions import automation_tick_evaluation_context as runs_of_backfills
-from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
+from dagster._core.execution.backfill import (
+    BulkActionsFilter,
+    BulkActionStatus,
+    PartitionBackfill,
+)
 
 from stocks_assets.domain.batches import split, split_by_length
 
@@ -70,16 +74,26 @@ def tickers_needed_by(tags: Mapping[str, str]) -> set[str]:
     return {tags[tag] for tag in (PARTITION, RANGE_START, RANGE_END) if tag in tags}
 
 
-def tickers_of_backfills(instance: dg.DagsterInstance) -> set[str]:
-    """Return the tickers of the backfills that go on; each fails as a whole without one of its."""
-    going_on = instance.get_backfills(BulkActionsFilter(statuses=[BulkActionStatus.REQUESTED]))
+def backfills_at_work(instance: dg.DagsterInstance) -> Sequence[PartitionBackfill]:
+    """Return the backfills that go on, however many were asked for since."""
+    return instance.get_backfills(BulkActionsFilter(statuses=[BulkActionStatus.REQUESTED]))
+
+
+def tickers_of_backfills(
+    instance: dg.DagsterInstance, layers: Collection[str] | None = None
+) -> set[str]:
+    """Return the tickers of the backfills that go on; each fails as a whole without one of its.
+
+    Of those alone that are to make assets of `layers`, if these are given.
+    """
     found: set[str] = set()
     with dg.partition_loading_context(dynamic_partitions_store=instance):
-        for backfill in going_on:
+        for backfill in backfills_at_work(instance):
             found.update(backfill.partition_names or ())
             if (data := backfill.asset_backfill_data) is not None:
-                for subset in data.target_subset.partitions_subsets_by_asset_key.values():
-                    found.update(subset.get_partition_keys())
+                for key, subset in data.target_subset.partitions_subsets_by_asset_key.items():
+                    if layers is None or key.path[0] in layers:
+                        found.update(subset.get_partition_keys())
     return found
 
 

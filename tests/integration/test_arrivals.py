@@ -16,6 +16,7 @@ import alembic.config
 import dagster as dg
 import pytest
 import sqlalchemy
+from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
 
 from stocks_assets.adapters import migrations, silver
 from stocks_assets.adapters.arrivals import NEVER, Arrivals
@@ -28,6 +29,7 @@ from stocks_assets.defs.jobs import LOAD
 from stocks_assets.defs.partitions import RANGE_END, RANGE_START, tickers_of_run
 from stocks_assets.defs.universe import Roster, universe
 from stocks_assets.domain.bronze_key import BronzeKey, content_hash
+from stocks_assets.domain.datasets import MARKET
 from stocks_assets.domain.payloads import SILVER_TABLES
 from tests.integration.test_inbox import Person, person_at
 
@@ -418,9 +420,10 @@ def test_objects_of_the_market_are_loaded_without_any_ticker(watch, outsider):
     assert request.asset_selection == [dg.AssetKey(["silver", "listings"])]
 
 
-def run_at_work(world, status, tickers, job=LOAD):
+def run_at_work(world, status, tickers, job=LOAD, selection=None):
     config = {"resources": {"batch": {"config": {"tickers": tickers}}}}
-    run = dg.DagsterRun(job_name=job, run_config=config, status=status)
+    keys = None if selection is None else {dg.AssetKey(name.split("/")) for name in selection}
+    run = dg.DagsterRun(job_name=job, run_config=config, status=status, asset_selection=keys)
     return world.instance.add_run(run)
 
 
@@ -453,9 +456,82 @@ def test_while_a_load_is_at_work_what_is_new_waits_and_a_dead_one_holds_up_nothi
 def test_a_run_that_was_created_and_never_submitted_holds_up_nothing(world, warehouse):
     run_at_work(world, dg.DagsterRunStatus.NOT_STARTED, ["IBM"])
     now = datetime.now(UTC)
-    assert find_busy(world.instance, warehouse, ["IBM"], now) == ({"IBM"}, True)
+    assert find_busy(world.instance, warehouse, ["IBM"], now) == ({"IBM", MARKET}, True)
     later = now + timedelta(minutes=10)
     assert find_busy(world.instance, warehouse, ["IBM"], later) == (set(), False)
+
+
+@pytest.mark.parametrize(
+    ("job", "selection", "busy"),
+    [
+        ("refresh", None, {"IBM", MARKET}),
+        # As in the process of `stocks refresh`.
+        ("refresh", (), {"IBM", MARKET}),
+        ("refresh", ["silver/weekly_bars", "silver/listings"], {"IBM", MARKET}),
+        ("__ASSET_JOB", None, {"IBM", MARKET}),
+        ("__ASSET_JOB", ["bronze/weekly_bars"], {"IBM"}),
+        ("__ASSET_JOB", ["gold/fct_weekly_prices", "silver/weekly_bars"], {"IBM"}),
+        ("__ASSET_JOB", ["gold/fct_weekly_prices"], set()),
+        ("export", None, set()),
+        ("export", ["curated/by_ticker"], set()),
+    ],
+)
+def test_busy_is_what_runs_at_work_fetch_or_load(world, warehouse, job, selection, busy):
+    run_at_work(world, dg.DagsterRunStatus.STARTED, ["IBM"], job, selection)
+    now = datetime.now(UTC)
+    assert find_busy(world.instance, warehouse, ["IBM"], now) == (busy, False)
+
+
+def test_a_run_of_checks_alone_loads_nothing(world, warehouse):
+    checks = frozenset([dg.AssetCheckKey(dg.AssetKey(["silver", "weekly_bars"]), "rules")])
+    for job in ("__ASSET_JOB", "prove_gold"):
+        run = dg.DagsterRun(
+            job_name=job,
+            tags={"dagster/partition": "IBM"},
+            status=dg.DagsterRunStatus.STARTED,
+            asset_check_selection=checks,
+        )
+        world.instance.add_run(run)
+    now = datetime.now(UTC)
+    assert find_busy(world.instance, warehouse, ["IBM"], now) == (set(), False)
+
+
+def test_an_export_at_work_holds_up_nothing(watch, world, outsider):
+    world.add("IBM")
+    run_at_work(world, dg.DagsterRunStatus.STARTED, ["IBM"], "export")
+    outsider.put("IBM")
+    assert watch.asked() == ["IBM"]
+
+
+def test_objects_of_the_market_are_left_to_the_refresh_that_fetched_them(watch, world, outsider):
+    run = run_at_work(world, dg.DagsterRunStatus.STARTED, [], "refresh")
+    key = "bronze/listings/2026-03-04/213000.000000_~_active_0123456789abcdef.csv.gz"
+    outsider.person.put(key, b"x")
+    assert watch.tick().run_requests == []
+    world.instance.report_run_canceled(run)
+    assert len(watch.tick().run_requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("selection", "is_held"),
+    [(["bronze/weekly_bars", "silver/weekly_bars"], True), (["curated/by_ticker"], False)],
+)
+def test_a_backfill_that_loads_is_seen_however_many_were_asked_for_since(
+    world, warehouse, selection, is_held
+):
+    for number in range(40):
+        world.instance.add_backfill(
+            PartitionBackfill(
+                f"backfill{number}",
+                BulkActionStatus.COMPLETED_SUCCESS if number else BulkActionStatus.REQUESTED,
+                from_failure=False,
+                tags={},
+                backfill_timestamp=time.time(),
+                asset_selection=[dg.AssetKey(name.split("/")) for name in selection],
+            )
+        )
+    now = datetime.now(UTC)
+    assert find_busy(world.instance, warehouse, ["IBM"], now) == (set(), is_held)
 
 
 def test_the_tickers_of_a_run_are_those_of_its_config_or_its_partitions():

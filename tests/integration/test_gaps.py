@@ -6,6 +6,7 @@ from datetime import UTC, date, datetime, timedelta
 
 import dagster as dg
 import pytest
+from dagster._core.execution.backfill import PartitionBackfill
 
 from stocks_assets.adapters import silver
 from stocks_assets.adapters.backlog import find_behind
@@ -44,15 +45,44 @@ def checked(world):
     return sessions_are_complete(context, warehouse=world.warehouse)
 
 
-def requested(world, source):
+def requested(world, source, runs=(), backfill=()):
+    """What the catch-up asks for beside runs at work, and a backfill of assets between its runs."""
     with dg.instance_for_test() as instance:
         instance.add_dynamic_partitions("ticker", list(TICKERS))
+        for run in runs:
+            instance.add_run(run)
+        if backfill:
+            instance.add_backfill(backfill_of(world, source, instance, backfill))
         context = dg.build_schedule_context(
             instance=instance,
             scheduled_execution_time=datetime(2026, 11, 22, 1, tzinfo=UTC),
             resources={"source": source, "warehouse": world.warehouse},
         )
         return catch_up(context)
+
+
+def backfill_of(world, source, instance, assets):
+    """A backfill that goes on, of all tickers but the first."""
+    with dg.partition_loading_context(dynamic_partitions_store=instance):
+        return PartitionBackfill.from_asset_partitions(
+            "one",
+            world.definitions(source).resolve_asset_graph(),
+            list(TICKERS[1:]),
+            [dg.AssetKey(asset.split("/")) for asset in assets],
+            time.time(),
+            {},
+            instance,
+            all_partitions=False,
+            title=None,
+            description=None,
+            run_config=None,
+        )
+
+
+def at_work(job, tickers):
+    """A run that has just begun."""
+    config = {"resources": {"batch": {"config": {"tickers": list(tickers)}}}}
+    return dg.DagsterRun(job_name=job, run_config=config, status=dg.DagsterRunStatus.STARTED)
 
 
 def test_a_week_without_the_machine_is_seen_and_filled_and_what_nobody_has_is_not_asked_for(world):
@@ -304,6 +334,28 @@ def test_a_catch_up_asks_for_just_what_is_missing(world):
     age_fetches(world, datetime(2026, 11, 14, 12, tzinfo=UTC))
     (request,) = requested(world, sample(BACK_ON))
     assert request.run_config["resources"]["batch"]["config"]["tickers"] == list(TICKERS)
+
+
+@pytest.mark.filterwarnings("ignore:Function `AssetSelection.sources`")  # Dagster's own use
+def test_a_catch_up_leaves_to_runs_and_backfills_at_work_what_they_fetch_and_says_so(world):
+    world.add(*TICKERS)
+    assert world.refresh(sample(OFF_SINCE), TICKERS, layers=INGEST).success
+    age_fetches(world, datetime(2026, 11, 14, 12, tzinfo=UTC))
+
+    def asked(**at_work):
+        said = requested(world, sample(BACK_ON), **at_work)
+        if isinstance(said, dg.SkipReason):
+            return said.skip_message
+        return said[0].run_config["resources"]["batch"]["config"]["tickers"]
+
+    # An export names all tickers, and fetches none.
+    assert asked(runs=[at_work("export", TICKERS)]) == list(TICKERS)
+    assert asked(backfill=["curated/by_ticker"]) == list(TICKERS)
+    # Its runs of bronze have ended, and those of silver have not begun.
+    layers = ["bronze/daily_bars", "silver/daily_bars"]
+    assert asked(backfill=layers) == list(TICKERS[:1])
+    everybody = [at_work("refresh", TICKERS[:1])]
+    assert asked(runs=everybody, backfill=layers) == "3 of 3 tickers are left to runs at work"
 
 
 def test_a_catch_up_asks_for_nothing_once_all_is_there(world):
