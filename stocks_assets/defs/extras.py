@@ -7,6 +7,7 @@ Of the ticks that a machine which was off has missed, Dagster evaluates the last
 session's tick asks whether what is due was asked for, and makes it up.
 """
 
+import zlib
 from collections.abc import Sequence
 from datetime import date
 
@@ -96,5 +97,8 @@ def was_asked_for(instance: dg.DagsterInstance, job: str, run_key: str) -> bool:
 
 
 def of_month(tickers: Sequence[str], day: date) -> list[str]:
-    """Return every twelfth of `tickers`: other ones each month of a year, all of them in one."""
-    return list(tickers[day.month - 1 :: _MONTHS])
+    """Return those of `tickers` whose month it is, a twelfth or so; each has one in a year.
+
+    It is the ticker's own, whichever others come and go.
+    """
+    return [ticker for ticker in tickers if zlib.crc32(ticker.encode()) % _MONTHS == day.month - 1]

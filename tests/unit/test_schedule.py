@@ -198,7 +198,7 @@ def test_a_twelfth_that_is_made_up_is_that_of_its_month(proving):
     # October's is due until the first session of November that ends a week.
     asked = proof(every_month, proving, datetime(2026, 11, 4, 20, 30, tzinfo=NEW_YORK))
     assert asked.run_key == "2026-10"
-    assert asked.run_config["ops"]["rebuild_tables"]["config"]["tickers"] == ["T9", "T21"]
+    assert asked.run_config["ops"]["rebuild_tables"]["config"]["tickers"] == ["T8"]
 
 
 def test_a_proof_whatever_came_of_it_is_not_asked_for_again_but_one_never_submitted_is(proving):
@@ -252,13 +252,25 @@ def test_the_last_end_of_a_week_is_the_newest_there_is_on_each_day():
 def test_the_monthly_proof_names_a_twelfth_whether_it_has_objects_or_not(proving):
     asked = proof(every_month, proving, datetime(2026, 11, 6, 20, 30, tzinfo=NEW_YORK))
     config = asked.run_config["ops"]["rebuild_tables"]["config"]
-    assert config == {"tickers": ["T10", "T22"], "as_far_as_stored": True}
+    assert config == {"tickers": ["T24"], "as_far_as_stored": True}
 
 
 def test_each_ticker_is_proven_once_a_year():
     tickers = [f"T{n}" for n in range(100)]
     proven = [t for month in range(1, 13) for t in of_month(tickers, date(2026, month, 1))]
     assert sorted(proven) == sorted(tickers)
+
+
+def test_a_ticker_keeps_its_month_whichever_others_come_and_go():
+    """By their places, the first of a list that loses a ticker each month would move up for ever."""
+    tickers = [f"T{n}" for n in range(100)]
+    proven = []
+    for month in range(1, 13):
+        proven += of_month(
+            tickers[month:] + [f"NEW{n}" for n in range(month)], date(2026, month, 1)
+        )
+    assert set(tickers[12:]) <= set(proven)
+    assert len(proven) == len(set(proven))
 
 
 def test_it_runs_once_after_the_close_of_each_session_early_or_not_summer_or_winter():
