@@ -4,11 +4,12 @@ import json
 import textwrap
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import dagster as dg
 import psycopg
+from dagster._core.definitions.run_request import InstigatorType
 from dagster._core.execution.backfill import (
     BULK_ACTION_TERMINAL_STATUSES,
     BulkActionsFilter,
@@ -46,6 +47,8 @@ from stocks_assets.settings import read_settings
 NAME = "alerts"
 _SECONDS_BETWEEN_LOOKS = 30
 _TICKED = [TickStatus.SUCCESS, TickStatus.SKIPPED, TickStatus.FAILURE]
+# A sensor's code is given a minute, and the runs that it asks for are started one by one.
+_LONGEST_TICK = timedelta(hours=1)
 _REASON_LENGTH = 600
 # The cursor is kept with each look, so what it holds of a way that is gone has its bounds.
 _TEXT_LENGTH = 3000
@@ -281,25 +284,36 @@ def _ends(look: _Look, memory: _Memory, records: Iterable[dg.RunRecord]) -> Iter
 
 
 def _ticks(instance: dg.DagsterInstance, told: Told) -> Iterator[Finished]:
-    """Yield the last tick of each schedule and sensor, where it failed or works again."""
+    """Yield the last tick of each schedule and sensor, where it failed or works again.
+
+    A schedule's tick has the time at which it was due, however late it is made, and is the same one
+    where it is tried again. So what counts is when it ended, and how. Sensors' ticks have the time
+    at which they begin, and are many.
+    """
+    began_after = (told.until - _LONGEST_TICK).timestamp()
     redact = Redactor.from_settings(read_settings())
     for state in instance.all_instigator_state():
         name = f"{state.instigator_type.value.lower()} {state.instigator_name}"
+        is_schedule = state.instigator_type is InstigatorType.SCHEDULE
         ticks = instance.get_ticks(
             state.instigator_origin_id,
             state.selector_id,
-            after=told.until.timestamp(),
+            after=None if is_schedule else began_after,
             limit=1,
             statuses=_TICKED,
         )
         if state.instigator_name == NAME or not ticks:
             continue
         tick, has_failed = ticks[0], ticks[0].status is TickStatus.FAILURE
-        if (has_failed or name in told.failing) and f"tick {tick.tick_id}" not in told.seen:
+        ended_at = datetime.fromtimestamp(tick.end_timestamp or tick.timestamp, UTC)
+        end = f"tick {tick.tick_id} {'failed' if has_failed else 'worked'}"
+        if ended_at < told.until or end in told.seen:
+            continue
+        if has_failed or name in told.failing:
             yield Finished(
-                f"tick {tick.tick_id}",
+                end,
                 name,
-                datetime.fromtimestamp(tick.end_timestamp or tick.timestamp, UTC),
+                ended_at,
                 not has_failed,
                 redact(_cause(tick.error)) if tick.error is not None else "",
                 "automation",

@@ -242,42 +242,49 @@ def test_a_message_that_went_out_one_way_is_not_sent_that_way_again(warehouse):
     assert len(webhook.got) == 1
 
 
-def test_a_schedule_whose_tick_fails_is_told_and_so_is_its_recovery(warehouse):
-    origin = CODE.get_instigator_origin("after_the_close")
+ORIGIN = CODE.get_instigator_origin("after_the_close")
+AWAY = SerializableErrorInfo("postgresql://me:s3cret@db is away", [], "OperationalError")
 
-    def ticked(instance, status, error=None):
-        now = time.time()
-        instance.create_tick(
-            TickData(
-                origin.get_id(),
-                "after_the_close",
-                InstigatorType.SCHEDULE,
-                status,
-                now,
-                run_ids=["one"] if status is TickStatus.SUCCESS else [],
-                skip_reason="closed" if status is TickStatus.SKIPPED else None,
-                error=error,
-                selector_id=origin.get_selector().get_id(),
-                end_timestamp=now,
-            )
-        )
 
-    with served(Webhook()) as webhook, dg.instance_for_test() as instance:
-        look = Looks(instance, warehouse, Messenger(webhook.url))
+def tick(status, due, ended=None, error=None):
+    """A tick that was due then and ended then, which is now if it is not said."""
+    return TickData(
+        ORIGIN.get_id(),
+        "after_the_close",
+        InstigatorType.SCHEDULE,
+        status,
+        due,
+        run_ids=["one"] if status is TickStatus.SUCCESS else [],
+        skip_reason="closed" if status is TickStatus.SKIPPED else None,
+        error=error,
+        selector_id=ORIGIN.get_selector().get_id(),
+        end_timestamp=time.time() if ended is None else ended,
+    )
+
+
+@contextmanager
+def scheduled():
+    """An instance with a schedule that is switched on."""
+    with dg.instance_for_test() as instance:
         instance.add_instigator_state(
             InstigatorState(
-                origin,
+                ORIGIN,
                 InstigatorType.SCHEDULE,
                 InstigatorStatus.RUNNING,
                 ScheduleInstigatorData("30 18 * * 1-5", None),
             )
         )
+        yield instance
+
+
+def test_a_schedule_whose_tick_fails_is_told_and_so_is_its_recovery(warehouse):
+    with served(Webhook()) as webhook, scheduled() as instance:
+        look = Looks(instance, warehouse, Messenger(webhook.url))
         look()
-        ticked(instance, TickStatus.SUCCESS)
+        instance.create_tick(tick(TickStatus.SUCCESS, time.time()))
         look()
         assert webhook.got == []
-        broken = SerializableErrorInfo("postgresql://me:s3cret@db is away", [], "OperationalError")
-        ticked(instance, TickStatus.FAILURE, broken)
+        instance.create_tick(tick(TickStatus.FAILURE, time.time(), error=AWAY))
         look()
         look()
         assert len(webhook.got) == 1
@@ -285,7 +292,32 @@ def test_a_schedule_whose_tick_fails_is_told_and_so_is_its_recovery(warehouse):
         assert "is away" in webhook.got[0]
         assert "s3cret" not in webhook.got[0]
         assert webhook.got[0].endswith("http://ui/automation")
-        ticked(instance, TickStatus.SKIPPED)
+        instance.create_tick(tick(TickStatus.SKIPPED, time.time()))
+        look()
+        look()
+        assert [text.splitlines()[0] for text in webhook.got[1:]] == [
+            "stocks: schedule after_the_close works again"
+        ]
+
+
+def test_a_tick_that_is_made_hours_late_is_told_when_it_fails_and_when_it_is_made_good(warehouse):
+    """The machine was off when it was due; Dagster tries the same tick again."""
+    due = time.time() - 8 * 3600
+    with served(Webhook()) as webhook, scheduled() as instance:
+        look = Looks(instance, warehouse, Messenger(webhook.url))
+        # A day ago, before anybody looked: no news.
+        day = 24 * 3600
+        instance.create_tick(tick(TickStatus.FAILURE, due - day, time.time() - day, AWAY))
+        look()
+        look()
+        assert webhook.got == []
+        late = instance.create_tick(tick(TickStatus.FAILURE, due, error=AWAY))
+        look()
+        look()
+        assert [text.splitlines()[0] for text in webhook.got] == [
+            "stocks: schedule after_the_close failed"
+        ]
+        instance.update_tick(late._replace(tick_data=tick(TickStatus.SUCCESS, due)))
         look()
         look()
         assert [text.splitlines()[0] for text in webhook.got[1:]] == [
