@@ -3,11 +3,22 @@
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+from psycopg.sql import SQL
+
 from stocks_assets.adapters.warehouse import Warehouse
 from stocks_assets.domain.arrivals import Notice, Unloaded
 from stocks_assets.domain.datasets import MARKET
 
 NEVER = datetime.min.replace(tzinfo=UTC)
+_ALL = SQL("select * from ops.object_loads where loaded_at is null and not is_refused")
+# Whatever others have that was told is not read. PostgreSQL takes the members for so many that it
+# would read it all, unless it has to ask the index for one after the other.
+_TO_LOAD_OR_TELL = SQL(
+    "{all} and coalesce(reported_at, 'infinity') > %(told_until)s "
+    "union all select told.* from unnest(%(members)s::text[]) as members (ticker) "
+    "cross join lateral ({all} and object_loads.ticker = members.ticker "
+    "  and coalesce(reported_at, 'infinity') <= %(told_until)s offset 0) told"
+).format(all=_ALL)
 
 
 class Arrivals:
@@ -25,23 +36,20 @@ class Arrivals:
     ) -> list[Unloaded]:
         """Return what is to be loaded of `universe` and the market, and what nobody was told of.
 
-        With `registers`, what is to be loaded of any ticker. It costs as much as there is to load;
-        what is loaded is not looked at.
+        With `registers`, what is to be loaded of any ticker. It costs as much as there is to load
+        and to tell; what is loaded, or of others and told, is not looked at.
         """
+        lines = _ALL if registers else _TO_LOAD_OR_TELL
         with self._warehouse.connect() as connection:
             rows = connection.execute(
-                "select ticker, count(distinct bronze_key), min(requests), max(requested_at), "
-                "min(noticed_at), bool_and(coalesce(reported_at, 'infinity') <= %(told_until)s), "
-                "md5(string_agg(concat_ws(' ', table_name, bronze_key, noticed_at, requests), ',' "
-                "order by bronze_key, table_name)) "
-                "from ops.object_loads where loaded_at is null and not is_refused "
-                "and (%(registers)s or ticker = any(%(universe)s) "
-                "or coalesce(reported_at, 'infinity') > %(told_until)s) group by ticker",
-                {
-                    "universe": [MARKET, *universe],
-                    "registers": registers,
-                    "told_until": told_until,
-                },
+                SQL(
+                    "select ticker, count(distinct bronze_key), min(requests), max(requested_at), "
+                    "min(noticed_at), "
+                    "bool_and(coalesce(reported_at, 'infinity') <= %(told_until)s), "
+                    "md5(string_agg(concat_ws(' ', table_name, bronze_key, noticed_at, requests), "
+                    "',' order by bronze_key, table_name)) from ({}) lines group by ticker"
+                ).format(lines),
+                {"members": [MARKET, *universe], "told_until": told_until},
             ).fetchall()
         return [Unloaded(*row) for row in rows]
 

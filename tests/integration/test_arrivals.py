@@ -420,6 +420,47 @@ def test_objects_of_the_market_are_loaded_without_any_ticker(watch, outsider):
     assert request.asset_selection == [dg.AssetKey(["silver", "listings"])]
 
 
+def rows_read(warehouse, table):
+    """How many rows of a table were ever read, as the server counts."""
+    with warehouse.connect() as connection:
+        (read,) = connection.execute(
+            "select seq_tup_read + idx_tup_fetch from pg_stat_user_tables "
+            "where relid = %s::regclass",
+            (table,),
+        ).fetchone()
+    return read
+
+
+def test_a_quiet_tick_reads_nothing_of_what_strangers_have_and_was_told(warehouse):
+    books, strangers = Arrivals(warehouse), 20_000
+    members = [f"T{number}" for number in range(500)]
+    with warehouse.connect() as connection:
+        for line in (
+            "insert into ops.object_loads (table_name, bronze_key, ticker) "
+            "select 'weekly_bars', n, 'S' || n %% 500 from generate_series(1, %s) n",
+            # What was loaded was never told of.
+            "insert into ops.object_loads (table_name, bronze_key, ticker, loaded_at) "
+            "select 'weekly_bars', -n, 'T' || n %% 500, now() from generate_series(1, %s) n",
+            "insert into bronze.notices (key, etag, reason) "
+            "select n, '', 'no key' from generate_series(1, %s) n",
+        ):
+            connection.execute(line, (strangers,))
+    found = books.unloaded(members, registers=False, told_until=NEVER)
+    assert sum(one.objects for one in found) == strangers
+    notices, told_until = books.tell([one.ticker for one in found], told_until=NEVER)
+    assert len(notices) == strangers
+    with warehouse.connect() as connection:
+        connection.execute("analyze ops.object_loads, bronze.notices")
+    tables = ("ops.object_loads", "bronze.notices")
+    before = [rows_read(warehouse, table) for table in tables]
+    assert books.unloaded(members, registers=False, told_until=told_until) == []
+    assert books.tell([], told_until=told_until)[0] == []
+    assert [rows_read(warehouse, table) for table in tables] == before
+    # One that is a member by now has its objects loaded, though they were told of.
+    (one,) = books.unloaded([*members, "S7"], registers=False, told_until=told_until)
+    assert (one.ticker, one.objects) == ("S7", strangers // 500)
+
+
 def run_at_work(world, status, tickers, job=LOAD, selection=None):
     config = {"resources": {"batch": {"config": {"tickers": tickers}}}}
     keys = None if selection is None else {dg.AssetKey(name.split("/")) for name in selection}
