@@ -96,7 +96,7 @@ def _requests(plan: LoadPlan, members: Sequence[str]) -> Iterator[dg.RunRequest]
 def find_busy(
     instance: dg.DagsterInstance, warehouse: Warehouse, members: Sequence[str], now: datetime
 ) -> Busy:
-    """Return what unfinished runs will load; one whose process is gone will load nothing.
+    """Return what unfinished runs fetch or load; one whose process is gone will do neither.
 
     Nor will one that was created and not submitted, as a daemon was killed in between. While a load
     is at work, what is new waits, and becomes one batch. A backfill starts the runs of silver when
@@ -106,7 +106,9 @@ def find_busy(
     alive = warehouse.living(record.dagster_run.run_id for record in records)
     tickers: set[str] = set()
     everything = any(
-        _are_loaded(backfill.asset_selection or ()) for backfill in backfills_at_work(instance)
+        # Without assets it is one of a job.
+        backfill.asset_selection is None or _are_loaded(backfill.asset_selection)
+        for backfill in backfills_at_work(instance)
     )
     for record in records:
         run = record.dagster_run
