@@ -13,7 +13,7 @@ import time
 from datetime import UTC, date, datetime
 from pathlib import Path
 
-from bench_gold import LAST_SESSION, build, copy, fill, settle
+from bench_gold import LAST_SESSION, build, copy, fill, postmaster_of, settle
 
 from stocks_assets.adapters.charts import CHARTED, bar_charts
 from stocks_assets.adapters.headlines import ticker_headlines
@@ -53,7 +53,7 @@ def measure(warehouse: Warehouse, store: ObjectStore, tickers: int, count: int) 
     with warehouse.connect() as connection:
         copy(connection, "exchange_calendar", exchange_calendar_frame(days[0], date(2027, 12, 31)))
         fill(connection, names, days)
-    build(warehouse, names, "full", "--full-refresh")
+    build(warehouse, postmaster_of(warehouse), names, "--full-refresh")
     settle(warehouse)
     result: dict[str, float] = {"tickers": tickers, "sessions": count}
     now = datetime.now(UTC)
