@@ -235,6 +235,22 @@ def test_a_file_says_itself_what_is_over():
     assert DAILY.shape("A", {"dropped_daily_bars/f": body}, noon).rows.height == 1
 
 
+def test_a_file_fills_a_session_that_was_not_over_when_the_vendor_gave_it():
+    day = {"session_date": "2026-09-11"}
+    prices = dict.fromkeys(("open", "high", "low", "close"), "1") | {"volume": "5"}
+    body = json.dumps({"precedence": "fill", "rows": [day | prices]}).encode()
+    payloads = daily({"2026-09-11": raw_day(), "2026-09-10": raw_day()})
+    payloads["dropped_daily_bars/f"] = body
+    noon, evening_of_it = (
+        datetime(2026, 9, 11, hour, tzinfo=calendar.NEW_YORK) for hour in (12, 20)
+    )
+    for came, close in ((noon, 1.0), (evening_of_it, 11.0)):
+        at = {"A": {"daily_bars": came, "dropped_daily_bars/f": evening_of_it}}
+        shaped = DAILY.shape_many({"A": payloads}, at)["A"]
+        assert shaped.rejected.is_empty()
+        assert shaped.rows.sort("session_date")["close"].to_list() == [11.0, close]
+
+
 def test_a_day_without_a_session_is_set_apart_where_the_exchange_is_known():
     holiday = daily({"2024-07-04": raw_day(), "2024-07-05": raw_day()})
     new_york = DAILY.shape("BRK.B", holiday)

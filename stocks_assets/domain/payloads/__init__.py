@@ -21,10 +21,10 @@ from stocks_assets.domain.payloads.bars import (
     read_weekly_bars,
     standing_of_reply,
 )
-from stocks_assets.domain.payloads.checking import Day, Shaped, check
+from stocks_assets.domain.payloads.checking import Shaped, check
 from stocks_assets.domain.payloads.companies import read_companies
 from stocks_assets.domain.payloads.listings import read_listings
-from stocks_assets.domain.payloads.reading import Payloads, Reading
+from stocks_assets.domain.payloads.reading import Day, Payloads, Reading
 from stocks_assets.errors import PayloadError
 
 __all__ = ["SILVER_TABLES", "Payloads", "Shaped", "SilverTable", "standing_of_reply"]
@@ -41,7 +41,7 @@ class SilverTable:
     name: str
     inputs: tuple[datasets.Dataset, ...]
     schema: type[dy.Schema]
-    read: Callable[[str, Payloads], Reading]
+    read: Callable[[str, Payloads, Day], Reading]
     date_column: str | None
 
     @property
@@ -92,18 +92,18 @@ class SilverTable:
         A daily bar of the vendor's whose session was not over then is not taken, and a period whose
         last session was not is not complete.
         """
+        now = at or datetime.now(UTC)
         readings: dict[str, Reading] = {}
+        days: list[Day] = []
         errors: dict[str, PayloadError] = {}
         for ticker, payloads in batch.items():
+            day = _day(now[ticker] if isinstance(now, Mapping) else dict.fromkeys(payloads, now))
             try:
-                readings[ticker] = self.read(ticker, payloads)
+                readings[ticker] = self.read(ticker, payloads, day)
             except PayloadError as error:
                 errors[ticker] = error
-        now = at or datetime.now(UTC)
-        days = [
-            _day(now[ticker] if isinstance(now, Mapping) else dict.fromkeys(batch[ticker], now))
-            for ticker in readings
-        ]
+            else:
+                days.append(day)
         shaped = check(self.schema, list(readings.values()), days)
         return errors | dict(zip(readings, shaped, strict=True))
 

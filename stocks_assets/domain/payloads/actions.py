@@ -11,6 +11,7 @@ from stocks_assets.domain import datasets
 from stocks_assets.domain.payloads.bars import DailySource, daily_sources
 from stocks_assets.domain.payloads.dropped import dropped_actions
 from stocks_assets.domain.payloads.reading import (
+    Day,
     Payloads,
     Raw,
     Reading,
@@ -33,7 +34,7 @@ _DIVIDEND = {"ex_date": "ex_dividend_date", "amount": "amount"} | {
 }
 
 
-def read_corporate_actions(ticker: str, payloads: Payloads) -> Reading:
+def read_corporate_actions(ticker: str, payloads: Payloads, _day: Day) -> Reading:
     """Read SPLITS, DIVIDENDS, files and what daily bars say for `schemas.CorporateActions`.
 
     Where an action stands in its own dataset and in the daily bars, its own dataset counts; the

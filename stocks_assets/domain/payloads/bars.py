@@ -1,7 +1,7 @@
 """Bars: daily, weekly and monthly ones, and those of five minutes."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from functools import lru_cache
 from typing import Literal
@@ -12,6 +12,7 @@ from stocks_assets.domain import calendar, datasets, schemas
 from stocks_assets.domain.payloads.dropped import dropped_bars
 from stocks_assets.domain.payloads.merging import merge
 from stocks_assets.domain.payloads.reading import (
+    Day,
     Payloads,
     Reading,
     day,
@@ -63,7 +64,7 @@ _MONTH_START = day("label").dt.truncate("1mo").alias("month_start")
 _DAY_IN_NEW_YORK = pl.col("starts_at").dt.convert_time_zone(calendar.NEW_YORK.key).dt.date()
 
 
-def read_weekly_bars(ticker: str, payloads: Payloads) -> Reading:
+def read_weekly_bars(ticker: str, payloads: Payloads, _day: Day) -> Reading:
     """Read TIME_SERIES_WEEKLY_ADJUSTED for `schemas.WeeklyBars`.
 
     The week is the one that holds the label, so that a running week keeps its key when the label
@@ -72,17 +73,17 @@ def read_weekly_bars(ticker: str, payloads: Payloads) -> Reading:
     return _read_periods(ticker, payloads, datasets.WEEKLY_BARS, _WEEK_START, "1w")
 
 
-def read_monthly_bars(ticker: str, payloads: Payloads) -> Reading:
+def read_monthly_bars(ticker: str, payloads: Payloads, _day: Day) -> Reading:
     """Read TIME_SERIES_MONTHLY_ADJUSTED for `schemas.MonthlyBars`, keyed as weekly bars are."""
     return _read_periods(ticker, payloads, datasets.MONTHLY_BARS, _MONTH_START, "1mo")
 
 
-def read_daily_bars(ticker: str, payloads: Payloads) -> Reading:
+def read_daily_bars(ticker: str, payloads: Payloads, today: Day) -> Reading:
     """Read TIME_SERIES_DAILY or TIME_SERIES_DAILY_ADJUSTED, and files, for `schemas.DailyBars`.
 
     A bar of the vendor's that has any field of the adjusted endpoint has to have all of them.
     Of the good bars of a session the first in the order of `daily_sources` counts; the others are
-    left out.
+    left out, and so is the vendor's of a session that was not over: what is stored of it stays.
 
     Raises:
         PayloadError: a payload cannot be read, or there is none.
@@ -99,7 +100,17 @@ def read_daily_bars(ticker: str, payloads: Payloads) -> Reading:
         )
         for source in sources
     ]
-    return merge(schemas.DailyBars, readings) if len(readings) > 1 else readings[0]
+    is_running = (pl.col("dataset") == datasets.DAILY_BARS.name) & pl.col(
+        "session_date"
+    ).is_between(today.over, today.as_of, closed="right").fill_null(value=False)
+    running = pl.concat(reading.frame.filter(is_running) for reading in readings)
+    if len(readings) > 1:
+        reading = merge(schemas.DailyBars, readings, ~is_running)
+    else:
+        reading = replace(readings[0], frame=readings[0].frame.filter(~is_running))
+    if running.is_empty():
+        return reading
+    return replace(reading, unread=running.select("ticker", "session_date", "dataset"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +183,7 @@ def standing_of_reply(body: bytes, stored: pl.DataFrame) -> Standing:
     return standing_of(given, stored)
 
 
-def read_intraday_bars(ticker: str, payloads: Payloads) -> Reading:
+def read_intraday_bars(ticker: str, payloads: Payloads, _day: Day) -> Reading:
     """Read TIME_SERIES_INTRADAY, a payload a month, for `schemas.IntradayBars`.
 
     The labels are times of the zone that the payload names, in its month. One payload is the whole

@@ -10,9 +10,8 @@ import dataframely as dy
 import polars as pl
 
 from stocks_assets.domain import calendar
-from stocks_assets.domain.datasets import DROPPED_DAILY_BARS
-from stocks_assets.domain.payloads.reading import Reading, storable
-from stocks_assets.domain.schemas import KEY_RULES, NOT_STORED, DailyBars
+from stocks_assets.domain.payloads.reading import Day, Reading, storable
+from stocks_assets.domain.schemas import KEY_RULES, NOT_STORED
 
 _FIRST_KNOWN_SESSION = date(1960, 1, 1)
 # Three letters name an exchange elsewhere (.LON, .TRT, .SHH), fewer a class of shares.
@@ -22,14 +21,6 @@ _CLOSED_AT_WEEKENDS = r"\.(LON|TRT|DEX|SHH|SHZ)$"
 _SATURDAY = 6
 _KEY_RULE = "primary_key"
 _REJECTED = {"dataset": pl.String(), "row_values": pl.String(), "rules": pl.List(pl.String())}
-
-
-@dataclass(frozen=True, slots=True)
-class Day:
-    """What day it was when payloads came: in UTC, and the last one whose trading was over."""
-
-    as_of: date
-    over: date
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,11 +97,6 @@ def check(
         good = good.with_columns(is_complete=_is_complete(schema, days))
     stored = [name for name in schema.column_names() if name not in NOT_STORED]
     good = good.select(*stored, "dataset", "reading")
-    running: dict[int, pl.DataFrame] = {}
-    if schema is DailyBars:
-        is_over = _is_over(days) | pl.col("dataset").str.starts_with(DROPPED_DAILY_BARS.name)
-        running = _by_reading(good.filter(~is_over))
-        good = good.filter(is_over) if running else good
     rows = _by_reading(good)
     nothing = good.clear().drop("reading")
     key = schema.primary_key()
@@ -123,9 +109,9 @@ def check(
             else nothing_rejected,
             reading.is_whole,
             reading.frame.height
-            - sum(part[number].height for part in (rows, rejected, running) if number in part),
+            - sum(part[number].height for part in (rows, rejected) if number in part),
             reading.told_by_bars,
-            running[number].select(*key, "dataset") if number in running else reading.unread,
+            reading.unread,
             reading.fills,
             reading.within,
         )
@@ -133,16 +119,11 @@ def check(
     ]
 
 
-def _is_over(days: Sequence[Day]) -> pl.Expr:
-    """Tell whether nobody traded any more on the `session_date` when the row came."""
-    over = pl.Series([day.over for day in days], dtype=pl.Date)
-    return pl.col("session_date") <= pl.lit(over).gather(pl.col("reading"))
-
-
 def _is_complete(schema: type[dy.Schema], days: Sequence[Day]) -> pl.Expr:
     """Tell whether a period is over: by the calendar, which is New York's, or by a later bar."""
     start = pl.col(schema.primary_key()[1])
-    is_last = pl.col("is_complete") & _is_over(days)
+    over = pl.lit(pl.Series([day.over for day in days], dtype=pl.Date)).gather(pl.col("reading"))
+    is_last = pl.col("is_complete") & (pl.col("session_date") <= over)
     is_followed = start < start.max().over("reading")
     return (is_last & ~pl.col("ticker").str.contains(_LISTED_ELSEWHERE)) | is_followed
 

@@ -4,6 +4,7 @@ import polars as pl
 
 from stocks_assets.domain import datasets
 from stocks_assets.domain.payloads.reading import (
+    Day,
     Payloads,
     Reading,
     day,
@@ -64,7 +65,7 @@ _COLUMNS = (
 )
 
 
-def read_companies(ticker: str, payloads: Payloads) -> Reading:
+def read_companies(ticker: str, payloads: Payloads, _day: Day) -> Reading:
     """Read OVERVIEW for `schemas.Companies`: one row."""
     name = datasets.COMPANIES.name
     overview = [read_json(payloads[name], name)]

@@ -4,6 +4,7 @@ import polars as pl
 
 from stocks_assets.domain import datasets
 from stocks_assets.domain.payloads.reading import (
+    Day,
     Payloads,
     Reading,
     day,
@@ -19,7 +20,7 @@ _FIELDS = tuple(datasets.LISTINGS.endpoints[0].data_key.split(","))
 _NULLS = ("null", "", "0000-00-00")
 
 
-def read_listings(_market: str, payloads: Payloads) -> Reading:
+def read_listings(_market: str, payloads: Payloads, _day: Day) -> Reading:
     """Read the lists of LISTING_STATUS, an input each, for `schemas.Listings`."""
     lists = pl.concat(_read_list(source, body) for source, body in payloads.items())
     status = text("status", _NULLS).str.to_lowercase()

@@ -10,8 +10,10 @@ import polars as pl
 from stocks_assets.domain.payloads.reading import Reading
 
 
-def merge(schema: type[dy.Schema], readings: Sequence[Reading]) -> Reading:
+def merge(schema: type[dy.Schema], readings: Sequence[Reading], counts: pl.Expr) -> Reading:
     """Return the rows of `readings`, the strongest first, each key from the strongest that has it.
+
+    Rows that do not count are left out before.
 
     A row that breaks a rule of `schema` gives way to one that breaks none, and stays, to be
     rejected. The whole is a whole history if one of `readings` is.
@@ -20,6 +22,7 @@ def merge(schema: type[dy.Schema], readings: Sequence[Reading]) -> Reading:
         reading.frame.with_columns(pl.lit(rank, dtype=pl.UInt32).alias("rank"))
         for rank, reading in enumerate(readings)
     ).with_columns(pl.int_range(pl.len(), dtype=pl.UInt32).alias("row_number"))
+    rows = rows.filter(counts)
     key = schema.primary_key()
     contested = rows.filter((pl.col("rank").min() != pl.col("rank").max()).over(key))
     if not contested.is_empty():

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 
 import polars as pl
@@ -15,6 +15,15 @@ Payloads = Mapping[str, bytes]
 
 Raw = Callable[[], Sequence[Mapping[str, Any]]]
 """Returns the rows of a payload as the vendor wrote them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Day:
+    """What day it was when payloads came: in UTC, and the last one whose trading was over."""
+
+    as_of: date
+    over: date
+
 
 _MARK = "\N{REPLACEMENT CHARACTER}"
 
